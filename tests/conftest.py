@@ -1,0 +1,13 @@
+from pathlib import Path
+
+import pytest
+
+SHARED = Path(__file__).parents[2] / "shared"
+
+
+@pytest.fixture
+def shared() -> Path:
+    """The folder of small real data sets beside the checkout; tests that need it are skipped without it."""
+    if not SHARED.is_dir():
+        pytest.skip(f"needs the real data sets in {SHARED}, which are not part of the repository")
+    return SHARED
