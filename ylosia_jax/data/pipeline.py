@@ -1,0 +1,176 @@
+"""From sources to batches: letterbox, pad, shuffle, shard, batch. Everything here runs on the host, in threads."""
+
+import dataclasses
+import itertools
+import warnings
+from collections.abc import Iterator
+from typing import TypeVar
+
+import cv2
+import grain
+import jax
+import numpy as np
+
+from ylosia_jax.data.augment import FILL
+from ylosia_jax.types import Batch, Example, Objects, Source
+
+T = TypeVar("T")
+
+
+@dataclasses.dataclass(frozen=True)
+class Letterbox:
+    """Aspect-preserving resize into the top left corner of a fixed canvas, and its exact inverse.
+
+    The picture becomes a whole number of pixels, so width and height may differ in scale by a fraction of a pixel over
+    the whole side; `scale` holds both factors, and undoing divides by just them.
+
+    Attributes:
+      size: the picture's (height, width).
+      extent: its (height, width) on the canvas.
+    """
+
+    size: tuple[int, int]
+    extent: tuple[int, int]
+
+    @classmethod
+    def fit(cls, size: tuple[int, int], canvas: tuple[int, int]) -> "Letterbox":
+        """The largest picture of `size`'s aspect that fits the canvas."""
+        ratio = min(canvas[0] / size[0], canvas[1] / size[1])
+        height, width = (min(max(round(side * ratio), 1), limit) for side, limit in zip(size, canvas, strict=True))
+        return cls(size, (height, width))
+
+    @property
+    def scale(self) -> np.ndarray:
+        """Canvas pixels a picture pixel becomes, as (x, y, x, y)."""
+        height, width = (new / old for new, old in zip(self.extent, self.size, strict=True))
+        return np.array([width, height, width, height])
+
+    def apply(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
+        """Draws the picture on the canvas; the rest is grey."""
+        height, width = self.extent
+        shrinks = height < self.size[0] or width < self.size[1]
+        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        page = np.full((*canvas, 3), FILL, np.uint8)
+        page[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
+        return page
+
+    def encode(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [n, 4] of the picture in pixels of the canvas."""
+        return (boxes * self.scale).astype(np.float32)
+
+    def decode(self, boxes: np.ndarray) -> np.ndarray:
+        """Boxes [n, 4] of the canvas in pixels of the picture, clipped to it."""
+        height, width = self.size
+        return np.clip(boxes / self.scale, 0, [width, height, width, height]).astype(np.float32)
+
+
+def canvas_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width) of the canvas that an `image_size` names; one number is a square."""
+    return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def prepare(example: Example, index: int, epoch: int, canvas: tuple[int, int], max_objects: int) -> Batch:
+    """One example on its canvas, padded: a `Batch` without the batch axis.
+
+    An example with more than `max_objects` objects keeps its largest and warns: a network that is shown no truth for
+    the rest learns them as background.
+    """
+    box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas)
+    keep = np.arange(len(example.labels))
+    if len(keep) > max_objects:
+        warnings.warn(
+            f"{example.name} has {len(keep)} objects, and data.max_objects is {max_objects}: the smallest are left out",
+            stacklevel=2,
+        )
+        keep = np.sort(np.argsort(-example.area, kind="stable")[:max_objects])
+
+    def pad(values: np.ndarray) -> np.ndarray:
+        return np.pad(values[keep], [(0, max_objects - len(keep))] + [(0, 0)] * (values.ndim - 1))
+
+    return Batch(
+        image=box.apply(example.image, canvas),
+        extent=np.array(box.extent, np.float32),
+        size=np.array(box.size, np.float32),
+        index=np.int32(index),
+        epoch=np.int32(epoch),
+        objects=Objects(
+            boxes=pad(box.encode(example.boxes)),
+            labels=pad(example.labels.astype(np.int32)),
+            valid=pad(np.ones(len(example.labels), bool)),
+            crowd=pad(example.crowd),
+        ),
+    )
+
+
+def stack(items: list[Batch]) -> Batch:
+    """Adds the batch axis."""
+    return jax.tree.map(lambda *x: np.stack(x), *items)
+
+
+def train_batches(
+    source: Source,
+    *,
+    canvas: tuple[int, int],
+    batch_size: int,
+    max_objects: int,
+    seed: int,
+    process: int = 0,
+    processes: int = 1,
+    threads: int = 2,
+    prefetch: int = 4,
+) -> grain.DatasetIterator:
+    """An endless, checkpointable iterator over this host's rows of every global batch.
+
+    Each epoch is shuffled anew from the seed, and batches run across the seam between epochs, so every example is
+    seen equally often. Global batch t holds the shuffled stream's examples t * batch_size and on, in that order, and
+    a host gets a block of rows: the global batch is the same for any number of hosts, and the iterator's state is its
+    number of batches, valid for any number of hosts too.
+
+    Args:
+      batch_size: of the global batch, over all hosts.
+      threads: that read and decode; batches stay in order.
+      prefetch: batches that are kept ready.
+    """
+    if batch_size % processes:
+        raise ValueError(f"data.batch_size {batch_size} is not divisible by the {processes} hosts")
+    rows = batch_size // processes
+    count = len(source)
+    order = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+
+    def load(batch: int) -> Batch:
+        first = batch * batch_size + process * rows
+        places = [(int(order[i]), i // count) for i in range(first, first + rows)]
+        return stack([prepare(source[index], index, epoch, canvas, max_objects) for index, epoch in places])
+
+    batches = grain.MapDataset.range(2**31).map(load)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+
+
+def eval_batches(
+    source: Source, *, canvas: tuple[int, int], batch_size: int, process: int = 0, processes: int = 1
+) -> Iterator[tuple[Batch, list[Example]]]:
+    """This host's share of a split, in order, once, with the examples themselves (images dropped).
+
+    The last batch is filled with grey images whose `index` is -1. Every host gets the same number of batches, since
+    the hosts run the network together.
+    """
+    rows = batch_size // processes
+    mine = range(process, len(source), processes)
+    most = -(-len(range(0, len(source), processes)) // rows)
+    blank = Example(
+        image=np.full((*canvas, 3), FILL, np.uint8),
+        name="",
+        boxes=np.zeros((0, 4), np.float32),
+        labels=np.zeros(0, np.int32),
+        crowd=np.zeros(0, bool),
+        area=np.zeros(0, np.float32),
+    )
+    indices = iter(mine)
+    for _ in range(most):
+        chosen = list(itertools.islice(indices, rows))
+        examples = [source[i] for i in chosen]
+        items = [prepare(e, i, 0, canvas, max(len(e.labels), 1)) for i, e in zip(chosen, examples, strict=True)]
+        items += [prepare(blank, -1, 0, canvas, 1)] * (rows - len(chosen))
+        # The network needs no truth to predict: none travels to the device.
+        items = [item.replace(objects=None) for item in items]  # type: ignore[attr-defined]
+        yield stack(items), [dataclasses.replace(e, image=e.image[:0]) for e in examples]

@@ -1,0 +1,211 @@
+"""Box average precision as COCO defines it, and COCO's results list.
+
+Shape shorthand: n objects of an image, m detections of an image, T IoU thresholds, R recall thresholds, K classes,
+S size ranges (all, small, medium, large), L limits on the detections of an image and class (1, 10, 100).
+
+Everything here is host NumPy, unpadded, xyxy in pixels of the original image. The records hold no pixels: an evaluation
+appends one `ImageTruth` and one `ImageDetections` an image and scores the two lists at its end.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import hotcoco
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from ylosia_jax.types import Example
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageTruth:
+    """What scoring needs of a labelled image: `types.Example` without its pixels.
+
+    Attributes:
+      name: the image's file name, unique in the evaluation.
+      height: of the image, in pixels.
+      width: of the image, in pixels.
+      boxes: [n, 4] xyxy.
+      labels: [n] class index.
+      crowd: [n] True where one box stands for a group: detections inside it count neither for nor against.
+      area: [n] the object's own area in square pixels, which decides its size range.
+    """
+
+    name: str
+    height: int
+    width: int
+    boxes: Float[np.ndarray, "n 4"]
+    labels: Int[np.ndarray, " n"]
+    crowd: Bool[np.ndarray, " n"]
+    area: Float[np.ndarray, " n"]
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageDetections:
+    """Detections of one image in any order; of equal scores the earlier row ranks first.
+
+    Attributes:
+      boxes: [m, 4] xyxy.
+      scores: [m] in [0, 1].
+      labels: [m] class index.
+    """
+
+    boxes: Float[np.ndarray, "m 4"]
+    scores: Float[np.ndarray, " m"]
+    labels: Int[np.ndarray, " m"]
+
+
+def image_truth(example: Example) -> ImageTruth:
+    """The example without its pixels."""
+    height, width, _ = example.image.shape
+    return ImageTruth(example.name, height, width, example.boxes, example.labels, example.crowd, example.area)
+
+
+def box_metrics(
+    truths: Sequence[ImageTruth], detections: Sequence[ImageDetections], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Average precision and recall of boxes, equal to pycocotools' (COCO, arXiv:1405.0312, and its evaluation code).
+
+    Args:
+      truths: a record an image.
+      detections: of the same images in the same order. Of an image and class only the 100 best count.
+      classes: names in label order.
+
+    Returns:
+      The `box` entry of `metrics.json`; see `coco_summary`.
+
+    Raises:
+      ValueError: if the two lists differ in length, or as `coco_truth` and `coco_results` do.
+    """
+    if len(truths) != len(detections):
+        raise ValueError(f"{len(truths)} truths but {len(detections)} detections: give one record of each an image")
+    for truth, found in zip(truths, detections, strict=True):
+        _check(truth.name, found, found.scores, classes)
+    # A row is (image id, x, y, w, h, score, category id); float64 holds a float32 score exactly, so none tie that did not.
+    rows = np.column_stack(
+        [
+            _image_ids([found.labels for found in detections]),
+            _xywh(_concatenate([found.boxes for found in detections], (0, 4))),
+            _concatenate([found.scores for found in detections], (0,)),
+            _concatenate([found.labels for found in detections], (0,)) + 1,
+        ]
+    )
+    truth = coco_truth(truths, classes)
+    return coco_summary(truth, truth.load_res(rows), "bbox", classes)
+
+
+def coco_results(name: str, detections: ImageDetections, classes: Sequence[str]) -> list[dict[str, Any]]:
+    """The detections of one image as entries of a COCO results list, in their order.
+
+    Args:
+      name: the image's file name, which becomes `image_id`.
+      detections: in pixels of that image.
+      classes: names in label order.
+
+    Returns:
+      `{"image_id", "category_id", "category_name", "bbox", "score"}` a detection; `bbox` is x, y, width, height, and
+      `category_id` is the label plus one, since COCO numbers its categories from 1.
+
+    Raises:
+      ValueError: if a label has no class or a number is not finite.
+    """
+    _check(name, detections, detections.scores, classes)
+    return [
+        {
+            "image_id": name,
+            "category_id": label + 1,
+            "category_name": classes[label],
+            "bbox": box,
+            "score": score,
+        }
+        for box, score, label in zip(
+            _xywh(detections.boxes).tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
+        )
+    ]
+
+
+def coco_truth(truths: Sequence[ImageTruth], classes: Sequence[str]) -> hotcoco.COCO:
+    """The truth as hotcoco holds it: the images numbered from 1 in their order, the categories by label plus one.
+
+    Raises:
+      ValueError: if an image or class name occurs twice, a label has no class, or a number is not finite.
+    """
+    for kind, names in (("image", [truth.name for truth in truths]), ("class", classes)):
+        if len(set(names)) < len(names):
+            twice = next(name for i, name in enumerate(names) if name in names[:i])
+            raise ValueError(f"{kind} {twice!r} occurs twice: evaluate each {kind} once")
+    for truth in truths:
+        _check(truth.name, truth, truth.area, classes)
+    return hotcoco.COCO.from_arrays(
+        [{"id": i, "file_name": t.name, "height": t.height, "width": t.width} for i, t in enumerate(truths, start=1)],
+        [{"id": i, "name": name} for i, name in enumerate(classes, start=1)],
+        image_ids=_image_ids([truth.labels for truth in truths]),
+        category_ids=_concatenate([truth.labels for truth in truths], (0,)).astype(np.int64) + 1,
+        boxes=_xywh(_concatenate([truth.boxes for truth in truths], (0, 4))),
+        area=_concatenate([truth.area for truth in truths], (0,)),
+        iscrowd=_concatenate([truth.crowd for truth in truths], (0,)).astype(bool),
+    )
+
+
+def coco_summary(
+    truth: hotcoco.COCO, results: hotcoco.COCO, iou_type: Literal["bbox", "segm"], classes: Sequence[str]
+) -> dict[str, Any]:
+    """Scores results against their truth.
+
+    Returns:
+      `AP` is the mean over IoU 0.50:0.05:0.95, recall 0:0.01:1 and the classes that have truth; `AP50` and `AP75` are
+      at one IoU; `APs`, `APm`, `APl` count objects up to 32**2, between, and from 96**2 square pixels on; `AR1`,
+      `AR10`, `AR100` are the recall with so many detections an image and class; `per_class` maps every class to its AP.
+      Each lies in [0, 1], or is None (null in JSON; pycocotools says -1) where no truth exists to measure it on.
+    """
+    evaluation = hotcoco.COCOeval(truth, results, iou_type)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert evaluation.eval is not None
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]  # [T, R, K, S, L] and [T, K, S, L]
+    return {
+        "AP": _mean(precision[..., 0, 2]),
+        "AP50": _mean(precision[0, ..., 0, 2]),
+        "AP75": _mean(precision[5, ..., 0, 2]),
+        "APs": _mean(precision[..., 1, 2]),
+        "APm": _mean(precision[..., 2, 2]),
+        "APl": _mean(precision[..., 3, 2]),
+        "AR1": _mean(recall[..., 0, 0]),
+        "AR10": _mean(recall[..., 0, 1]),
+        "AR100": _mean(recall[..., 0, 2]),
+        "per_class": {name: _mean(precision[:, :, k, 0, 2]) for k, name in enumerate(classes)},
+    }
+
+
+def _mean(values: np.ndarray) -> float | None:
+    """Mean of what is defined: -1 marks a class without truth."""
+    defined = values[values > -1]
+    return float(defined.mean()) if defined.size else None
+
+
+def _check(name: str, record: ImageTruth | ImageDetections, numbers: np.ndarray, classes: Sequence[str]) -> None:
+    """Refuses what hotcoco would score without a word: it takes a NaN box for a miss and drops an unknown category."""
+    if not (np.isfinite(record.boxes).all() and np.isfinite(numbers).all()):
+        raise ValueError(
+            f"image {name!r} has a box, area or score that is not finite: mend the annotation or the model"
+        )
+    unknown = record.labels[(record.labels < 0) | (record.labels >= len(classes))]
+    if unknown.size:
+        raise ValueError(f"image {name!r} has label {unknown[0]}, but there are {len(classes)} classes, from 0")
+
+
+def _image_ids(labels: Sequence[np.ndarray]) -> np.ndarray:
+    """The image's number, from 1, for each row of each image."""
+    return np.repeat(np.arange(1, len(labels) + 1), [len(rows) for rows in labels])
+
+
+def _concatenate(rows: Sequence[np.ndarray], empty: tuple[int, ...]) -> np.ndarray:
+    """Rows of all images; of no image at all, none."""
+    return np.concatenate([np.zeros(empty), *rows])
+
+
+def _xywh(boxes: np.ndarray) -> np.ndarray:
+    """Corners to corner and size in float64, so that the sizes of float32 boxes are not rounded once more."""
+    boxes = boxes.astype(np.float64)
+    return np.concatenate([boxes[:, :2], boxes[:, 2:] - boxes[:, :2]], axis=1)

@@ -1,0 +1,28 @@
+"""The one network: backbone, neck, and a dict of heads."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+
+class Network(nn.Module):
+    """Backbone → neck → heads, in one pass; each head's answer stands under the head's name.
+
+    Parameter paths start with `backbone/`, `neck/` and `heads_<name>/`. A head that is left out costs nothing.
+
+    Attributes:
+      backbone: called as `(image, train)`, gives {"c3": …, "c4": …, …}.
+      neck: called as `(features, train)`, gives {"p3": …, …}.
+      heads: name -> head, called as `(features, train)`.
+    """
+
+    backbone: nn.Module
+    neck: nn.Module
+    heads: Mapping[str, nn.Module]
+
+    def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
+        """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides."""
+        features = self.neck(self.backbone(image, train), train)  # type: ignore[operator]
+        return {name: head(features, train) for name, head in self.heads.items()}  # type: ignore[operator]

@@ -1,0 +1,82 @@
+"""Which prediction answers for which object.
+
+Shape shorthand: B images, N objects (padded), A anchor points, K classes.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from ylosia_jax.ops import boxes as box_ops
+
+
+@struct.dataclass
+class AlignedAssignment:
+    """Soft assignment of anchor points to objects.
+
+    Attributes:
+      index: [B, A] the object of each positive point; 0 elsewhere.
+      positive: [B, A] whether the point answers for an object.
+      score: [B, A] target of the object's class score, in [0, 1]; 0 where not positive.
+    """
+
+    index: Int[Array, "B A"]
+    positive: Bool[Array, "B A"]
+    score: Float[Array, "B A"]
+
+
+def top_k_mask(values: Float[Array, "*B A"], k: int) -> Bool[Array, "*B A"]:
+    """Marks the k largest entries along the last axis; of equal ones the first. All of them where k exceeds A."""
+    size = values.shape[-1]
+    top, index = jax.lax.top_k(values, min(k, size))
+    last, last_index = top[..., -1:], index[..., -1:]
+    # top_k is stable, so its last entry splits equal values by position: two comparisons instead of a scatter.
+    return (values > last) | ((values == last) & (jnp.arange(size) <= last_index))
+
+
+def assign_aligned(
+    scores: Float[Array, "B A K"],
+    predicted: Float[Array, "B A 4"],
+    points: Float[Array, "A 2"],
+    boxes: Float[Array, "B N 4"],
+    labels: Int[Array, "B N"],
+    valid: Bool[Array, "B N"],
+    *,
+    top_k: int = 10,
+    alpha: float = 0.5,
+    beta: float = 6.0,
+) -> AlignedAssignment:
+    """Task-aligned assignment (TOOD, arXiv:2108.07755, section 3.2).
+
+    Among the points inside an object, the `top_k` with the best score**alpha * IoU**beta are its positives; a point
+    that several objects claim goes to the one it overlaps most. A positive's target score is its alignment, scaled so
+    that an object's best point is asked for that object's best IoU. IoU is CIoU clipped at 0.
+
+    Boxes are xyxy in input pixels. Rows with `valid` False are padding: they claim nothing. No gradient flows: the
+    result is a target.
+
+    Args:
+      scores: class scores in [0, 1].
+      predicted: the predicted boxes.
+      points: (x, y) of the anchor points, in input pixels.
+    """
+    scores, predicted = jax.lax.stop_gradient((scores, predicted))
+    inside = box_ops.contains(boxes, jnp.broadcast_to(points, (boxes.shape[0], *points.shape))) & valid[..., None]
+    overlap = jnp.maximum(box_ops.pairwise_iou(boxes, predicted, kind="ciou"), 0) * inside
+    # A one-hot product instead of a gather by label: exact, and a matmul is what accelerators are fast at.
+    one_hot = jax.nn.one_hot(labels, scores.shape[-1], dtype=scores.dtype)
+    score = jnp.einsum("bnk,bak->bna", one_hot, scores, precision=jax.lax.Precision.HIGHEST)
+    alignment = jnp.maximum(score, 0) ** alpha * overlap**beta * inside
+
+    claimed = top_k_mask(alignment, top_k) & inside
+    # Ties, which only exact duplicates reach, go to the first object.
+    owner = jnp.argmax(jnp.where(claimed, overlap, -1.0), axis=1)
+    owned = claimed & (owner[:, None, :] == jnp.arange(boxes.shape[1])[:, None])
+
+    alignment, overlap = alignment * owned, overlap * owned
+    best_overlap = overlap.max(axis=-1, keepdims=True)
+    best_alignment = alignment.max(axis=-1, keepdims=True)
+    target = (alignment / (best_alignment + box_ops.EPS) * best_overlap).max(axis=1)
+    positive = owned.any(axis=1)
+    return AlignedAssignment(index=jnp.where(positive, owner, 0), positive=positive, score=target)

@@ -1,0 +1,83 @@
+"""Image geometry and colour as matrix products, which every accelerator is fast at.
+
+Shape shorthand: H W input height and width, h w output height and width.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+# Rec. 601 luma, the grey that photographs are desaturated to.
+LUMA = (0.299, 0.587, 0.114)
+
+
+def interpolation_matrix(
+    out_size: int,
+    in_size: int,
+    extent: Float[Array, ""] | float,
+    *,
+    scale: Float[Array, ""] | float = 1.0,
+    offset: Float[Array, ""] | float = 0.0,
+    flip: Bool[Array, ""] | bool = False,
+) -> Float[Array, "out_size in_size"]:
+    """One axis of a scale-and-translate as a matrix: linear interpolation, averaging where it shrinks.
+
+    The picture covers [0, extent) of the input axis and [offset, offset + scale * extent) of the output axis. Pixel i
+    covers [i, i + 1), so centres lie at halves. Pictures end where they end: rows of the matrix sum to 1 where the
+    output pixel's centre lies in the picture and are zero elsewhere, and input past `extent` is never read.
+
+    Args:
+      extent: the picture's length in input pixels, at most `in_size`; the rest of the axis is padding.
+      scale: output pixels an input pixel becomes, above 0.
+      offset: output coordinate of the picture's start.
+      flip: mirror the picture in place.
+    """
+    centres = (jnp.arange(out_size) + 0.5 - offset) / scale
+    inside = (centres > 0) & (centres < extent)
+    # Past the outermost centres the edge pixel is repeated.
+    source = jnp.clip(jnp.where(flip, extent - centres, centres), 0.5, extent - 0.5)[:, None]
+    pixels = jnp.arange(in_size) + 0.5
+    # Shrinking widens the triangle to the output pixel's footprint, which is what antialiasing is.
+    weights = jnp.maximum(0, 1 - jnp.abs(source - pixels) * jnp.minimum(scale, 1)) * (pixels < extent)
+    weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
+    return weights * inside[:, None]
+
+
+def resample(
+    image: Float[Array, "*B H W C"], rows: Float[Array, "*B h H"], columns: Float[Array, "*B w W"]
+) -> Float[Array, "*B h w C"]:
+    """Applies one interpolation matrix to each axis; zeros where either matrix has a zero row."""
+    return jnp.einsum("...hH,...HWc,...wW->...hwc", rows, image, columns, optimize=[(0, 1), (0, 1)])
+
+
+def colour_matrix(
+    hue: Float[Array, ""] | float, saturation: Float[Array, ""] | float, gain: Float[Array, ""] | float
+) -> Float[Array, "3 3"]:
+    """Linear map of RGB that turns hue, scales saturation, and scales brightness.
+
+    Args:
+      hue: turn about the grey axis, in radians.
+      saturation: 0 gives grey, 1 leaves colours alone.
+      gain: factor on every channel.
+    """
+    luma = jnp.array([LUMA, LUMA, LUMA])
+    saturate = luma + (jnp.eye(3) - luma) * saturation
+    # Rodrigues' rotation about (1, 1, 1): greys stay where they are.
+    cos, sin = jnp.cos(hue), jnp.sin(hue)
+    cross = jnp.array([[0.0, -1, 1], [1, 0, -1], [-1, 1, 0]]) / jnp.sqrt(3.0)
+    turn = cos * jnp.eye(3) + sin * cross + (1 - cos) / 3
+    return gain * (saturate @ turn)
+
+
+def to_float(image: Array) -> Float[Array, "*B H W C"]:
+    """uint8 in [0, 255] to float32 in [0, 1]; floats pass."""
+    return image.astype(jnp.float32) / 255 if image.dtype == jnp.uint8 else image
+
+
+def recolour(
+    image: Float[Array, "H W 3"], matrix: Float[Array, "3 3"], contrast: Float[Array, ""] | float
+) -> Float[Array, "H W 3"]:
+    """Applies a colour matrix, then stretches contrast about middle grey; the result is clipped to [0, 1]."""
+    # At highest precision: three channels cost nothing, and TPU's default would quantise colours to 8 bits.
+    mapped = jnp.einsum("hwc,dc->hwd", image, matrix, precision=jax.lax.Precision.HIGHEST)
+    return jnp.clip((mapped - 0.5) * contrast + 0.5, 0, 1)

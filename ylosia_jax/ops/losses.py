@@ -1,0 +1,34 @@
+"""Losses: arrays in, one value per element out. Tasks reduce, weight and normalise."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
+    """Cross entropy of sigmoid(logits) against soft targets in [0, 1], stable for any logit."""
+    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+
+
+def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, "*A"]) -> Float[Array, "*A"]:
+    """Cross entropy of softmax(logits) against class indices; a label outside [0, K) costs only the log partition."""
+    picked = jnp.sum(logits * jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), axis=-1)
+    return jax.nn.logsumexp(logits, axis=-1) - picked
+
+
+def distribution_focal_loss(
+    logits: Float[Array, "*A 4*R"], distances: Float[Array, "*A 4"], bins: int
+) -> Float[Array, "*A 4"]:
+    """Distribution focal loss (GFL, arXiv:2006.04388, eq. 6): cross entropy shared between the two nearest bins.
+
+    Args:
+      logits: the four sides one after the other, `bins` logits each.
+      distances: targets in strides; clipped to what the bins can express, [0, bins - 1).
+      bins: R.
+    """
+    # 0.01 below the last bin, so that a left and a right neighbour always exist.
+    target = jnp.clip(distances, 0, bins - 1 - 0.01)
+    log_p = jax.nn.log_softmax(logits.reshape(*logits.shape[:-1], 4, bins), axis=-1)
+    # A triangle of height 1 at the target holds both neighbours' weights at once, without a gather.
+    weights = jnp.maximum(0, 1 - jnp.abs(jnp.arange(bins, dtype=target.dtype) - target[..., None]))
+    return -jnp.sum(weights * log_p, axis=-1)

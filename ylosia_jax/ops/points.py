@@ -1,0 +1,64 @@
+"""Anchor points of a feature pyramid, and boxes coded as distances from them."""
+
+from collections.abc import Mapping
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from ylosia_jax.types import stride
+
+
+def anchor_points(shapes: Mapping[str, tuple[int, int]]) -> tuple[Float[np.ndarray, "A 2"], Float[np.ndarray, " A"]]:
+    """Cell centres of every level, one after the other, row by row.
+
+    Args:
+      shapes: level -> (height, width) of its feature map.
+
+    Returns:
+      Points [A, 2] as (x, y) in input pixels, and the stride [A] of each. Both are constants of the shapes.
+    """
+    points: list[np.ndarray] = []
+    strides: list[np.ndarray] = []
+    for level, (height, width) in shapes.items():
+        step = stride(level)
+        y, x = np.meshgrid(np.arange(height) + 0.5, np.arange(width) + 0.5, indexing="ij")
+        points.append(np.stack([x, y], axis=-1).reshape(-1, 2) * step)
+        strides.append(np.full(height * width, step))
+    return np.concatenate(points).astype(np.float32), np.concatenate(strides).astype(np.float32)
+
+
+def flatten_levels(maps: Mapping[str, Float[Array, "B _ _ D"]]) -> Float[Array, "B A D"]:
+    """Joins the levels' maps into one axis, in the order of `anchor_points`."""
+    return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps.values()], axis=1)
+
+
+def encode_distances(
+    boxes: Float[Array, "*B A 4"], points: Float[Array, "A 2"], strides: Float[Array, " A"]
+) -> Float[Array, "*B A 4"]:
+    """Boxes to distances (left, top, right, bottom) from the points, in strides (FCOS, arXiv:1904.01355, eq. 1).
+
+    A distance is negative where the point lies outside the box.
+    """
+    distances = jnp.concatenate([points - boxes[..., :2], boxes[..., 2:] - points], axis=-1)
+    return distances / strides[:, None]
+
+
+def decode_distances(
+    distances: Float[Array, "*B A 4"], points: Float[Array, "A 2"], strides: Float[Array, " A"]
+) -> Float[Array, "*B A 4"]:
+    """Distances (left, top, right, bottom) in strides to boxes: the inverse of `encode_distances`."""
+    distances = distances * strides[:, None]
+    return jnp.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
+
+
+def expect_distances(logits: Float[Array, "*A 4*R"], bins: int) -> Float[Array, "*A 4"]:
+    """Expected distance, in strides, under a distribution over 0, 1, …, bins - 1 a side (GFL, arXiv:2006.04388).
+
+    Args:
+      logits: the four sides one after the other, `bins` logits each.
+      bins: R.
+    """
+    probabilities = jax.nn.softmax(logits.reshape(*logits.shape[:-1], 4, bins), axis=-1)
+    return jnp.sum(probabilities * jnp.arange(bins, dtype=logits.dtype), axis=-1)

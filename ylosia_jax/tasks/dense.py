@@ -1,0 +1,146 @@
+"""Boxes from a dense anchor-free head: task-aligned targets, their losses, and decoding.
+
+Shape shorthand: B images, N objects (padded), A anchor points over all levels, K classes, R bins a side.
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from flax import struct
+
+from ylosia_jax.ops import assign, losses, nms, points
+from ylosia_jax.ops import boxes as box_ops
+from ylosia_jax.types import Batch, DenseOutputs, Detections, Objects
+
+
+@struct.dataclass
+class DenseTargets:
+    """What every anchor point is asked for.
+
+    Attributes:
+      boxes: [B, A, 4] the object's box; zeros where there is none.
+      labels: [B, A] its class.
+      score: [B, A] soft target of that class's score; the weight of the box losses too.
+      ignore: [B, A] points inside a crowd box that answer for no object: asked nothing.
+    """
+
+    boxes: Float[Array, "B A 4"]
+    labels: Int[Array, "B A"]
+    score: Float[Array, "B A"]
+    ignore: Bool[Array, "B A"]
+
+
+@dataclasses.dataclass(frozen=True)
+class DenseBoxes:
+    """Anchor-free boxes with distributional sides (GFL, arXiv:2006.04388) and task-aligned targets (TOOD, 2108.07755).
+
+    Attributes:
+      num_classes: K.
+      bins: R.
+      top_k: positives an object claims at most.
+      alpha: weight of the class score in the alignment.
+      beta: weight of the overlap in the alignment.
+      box_gain: weight of the CIoU loss.
+      class_gain: weight of the class loss.
+      dfl_gain: weight of the distribution loss.
+      score_threshold: detections below this are dropped. Low by default: AP needs the tail, drawings cut it off.
+      iou_threshold: of the class-wise suppression.
+      pre_nms: candidates that enter the suppression.
+      max_detections: M, detections an image.
+    """
+
+    num_classes: int
+    bins: int = 16
+    top_k: int = 10
+    alpha: float = 0.5
+    beta: float = 6.0
+    box_gain: float = 7.5
+    class_gain: float = 0.5
+    dfl_gain: float = 1.5
+    score_threshold: float = 0.001
+    iou_threshold: float = 0.7
+    pre_nms: int = 1024
+    max_detections: int = 300
+
+    def encode(
+        self, outputs: DenseOutputs, objects: Objects, boxes: Float[Array, "B A 4"] | None = None
+    ) -> DenseTargets:
+        """Targets of every point, from the truth and from how well the network does now.
+
+        Args:
+          boxes: the decoded boxes of `outputs`, if they are there already.
+        """
+        place, _ = _points(outputs)
+        boxes = self._decode_boxes(outputs) if boxes is None else boxes
+        assigned = assign.assign_aligned(
+            jax.nn.sigmoid(points.flatten_levels(outputs.logits)),
+            boxes,
+            place,
+            objects.boxes,
+            objects.labels,
+            objects.valid & ~objects.crowd,
+            top_k=self.top_k,
+            alpha=self.alpha,
+            beta=self.beta,
+        )
+        places = jnp.broadcast_to(place, (boxes.shape[0], *place.shape))
+        crowded = box_ops.contains(objects.boxes, places) & (objects.valid & objects.crowd)[..., None]
+        picked = jnp.take_along_axis(objects.boxes, assigned.index[..., None], axis=1)
+        return DenseTargets(
+            boxes=picked * assigned.positive[..., None],
+            labels=jnp.take_along_axis(objects.labels, assigned.index, axis=1),
+            score=assigned.score,
+            ignore=crowded.any(axis=1) & ~assigned.positive,
+        )
+
+    def loss(self, outputs: DenseOutputs, batch: Batch) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Sum of the weighted losses, each divided by the sum of target scores over the global batch.
+
+        Returns:
+          The loss, and its parts by name after their gains.
+        """
+        place, strides = _points(outputs)
+        logits = points.flatten_levels(outputs.logits)
+        deltas = points.flatten_levels(outputs.deltas)
+        boxes = self._decode_boxes(outputs)
+        targets = jax.lax.stop_gradient(self.encode(outputs, batch.objects, boxes))
+
+        wanted = jax.nn.one_hot(targets.labels, self.num_classes) * targets.score[..., None]
+        class_loss = losses.binary_cross_entropy_loss(logits, wanted) * ~targets.ignore[..., None]
+        # Overlaps are scale-free, and in strides the coordinates stay small.
+        box_loss = 1 - box_ops.iou(boxes / strides[:, None], targets.boxes / strides[:, None], kind="ciou")
+        distances = points.encode_distances(targets.boxes, place, strides)
+        dfl_loss = losses.distribution_focal_loss(deltas, distances, self.bins).mean(axis=-1)
+
+        total = jnp.maximum(targets.score.sum(), 1)
+        parts = {
+            "box": self.box_gain * (box_loss * targets.score).sum() / total,
+            "class": self.class_gain * class_loss.sum() / total,
+            "dfl": self.dfl_gain * (dfl_loss * targets.score).sum() / total,
+        }
+        return sum(parts.values(), start=jnp.zeros(())), parts
+
+    def decode(self, outputs: DenseOutputs) -> Detections:
+        """The detections of each image, best first, after class-wise suppression."""
+        boxes, scores, labels, valid = nms.select_detections(
+            self._decode_boxes(outputs),
+            jax.nn.sigmoid(points.flatten_levels(outputs.logits)),
+            score_threshold=self.score_threshold,
+            iou_threshold=self.iou_threshold,
+            pre_nms=self.pre_nms,
+            max_detections=self.max_detections,
+        )
+        return Detections(boxes=boxes, scores=scores, labels=labels, valid=valid)
+
+    def _decode_boxes(self, outputs: DenseOutputs) -> Float[Array, "B A 4"]:
+        place, strides = _points(outputs)
+        distances = points.expect_distances(points.flatten_levels(outputs.deltas), self.bins)
+        return points.decode_distances(distances, place, strides)
+
+
+def _points(outputs: DenseOutputs) -> tuple[Any, Any]:
+    return points.anchor_points({level: x.shape[1:3] for level, x in outputs.logits.items()})

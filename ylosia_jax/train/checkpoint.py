@@ -1,0 +1,114 @@
+"""Orbax checkpoints: the state, the input iterator, the config. The best and the last are kept.
+
+A checkpoint is written under a temporary name and renamed when it is whole, so a run that dies while saving (killed,
+disk full) leaves the one before it intact.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+from orbax.checkpoint import checkpoint_managers as policies
+
+from ylosia_jax.train.step import State
+from ylosia_jax.types import UserError
+
+
+class Checkpoints:
+    """The `checkpoints/` folder of a run.
+
+    Args:
+      folder: made if it is missing.
+      best_metric: name among the scores of an evaluation by which the best checkpoint is chosen, higher is better.
+    """
+
+    def __init__(self, folder: Path, best_metric: str) -> None:
+        def score(scores: Mapping[str, float]) -> float:
+            return scores[best_metric]
+
+        self.folder = folder
+        self._manager = ocp.CheckpointManager(
+            folder.absolute(),
+            options=ocp.CheckpointManagerOptions(
+                preservation_policy=policies.AnyPreservationPolicy(
+                    [policies.LatestN(1), policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)]
+                ),
+                best_fn=score,
+                step_prefix=None,
+                cleanup_tmp_directories=True,
+                # The loop waits for a save anyway before it goes on being able to lose less than it saved.
+                enable_async_checkpointing=False,
+            ),
+        )
+
+    def save(
+        self,
+        step: int,
+        state: State,
+        batches: grain.DatasetIterator,
+        config: Mapping[str, Any],
+        scores: Mapping[str, float] | None = None,
+    ) -> None:
+        """Writes a checkpoint; returns when it is whole.
+
+        Raises:
+          UserError: if it could not be written; the ones before it are intact.
+        """
+        args = ocp.args.Composite(
+            state=ocp.args.StandardSave(state),  # type: ignore[call-arg]
+            batches=grain.checkpoint.CheckpointSave(batches),  # type: ignore[call-arg]
+            config=ocp.args.JsonSave(dict(config)),  # type: ignore[call-arg]
+        )
+        try:
+            self._manager.save(step, args=args, metrics=None if scores is None else dict(scores), force=True)
+            self._manager.wait_until_finished()
+        except Exception as error:
+            last = self.last()
+            intact = "there is no earlier one" if last is None else f"the one of step {last} is intact"
+            raise UserError(
+                f"the checkpoint of step {step} could not be written to {self.folder} ({_first_line(error)}); {intact}: "
+                "free some space and start the same command again"
+            ) from error
+
+    def last(self) -> int | None:
+        """Step of the newest whole checkpoint."""
+        return self._manager.latest_step()
+
+    def best(self) -> int | None:
+        """Step of the best-scored one; the last if none was scored."""
+        best = self._manager.best_step()
+        return self.last() if best is None else best
+
+    def steps(self) -> list[int]:
+        """Steps of all that are kept."""
+        return sorted(self._manager.all_steps())
+
+    def restore(self, step: int, state: State) -> State:
+        """Reads a state.
+
+        Args:
+          state: its form with shardings (`jax.ShapeDtypeStruct` leaves): arrays land as it says, whatever mesh wrote them.
+        """
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(state))  # type: ignore[call-arg]
+        return self._manager.restore(step, args=args)["state"]
+
+    def restore_batches(self, step: int, batches: grain.DatasetIterator) -> None:
+        """Moves an input iterator to where it stood."""
+        args = ocp.args.Composite(batches=grain.checkpoint.CheckpointRestore(batches))  # type: ignore[call-arg]
+        self._manager.restore(step, args=args)
+
+    def close(self) -> None:
+        """Frees the manager's threads."""
+        self._manager.close()
+
+
+def abstract(state: Any, shardings: Any) -> Any:
+    """The form of a state with the shardings it shall have."""
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), state, shardings)
+
+
+def _first_line(error: BaseException) -> str:
+    return str(error).strip().split("\n")[0][:200] or type(error).__name__

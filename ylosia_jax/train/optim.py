@@ -1,0 +1,66 @@
+"""The optimiser: Optax, put together from numbers."""
+
+import dataclasses
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array
+
+
+@dataclasses.dataclass(frozen=True)
+class Optim:
+    """How parameters move.
+
+    Attributes:
+      optimizer: AdamW (arXiv:1711.05101), or SGD with Nesterov momentum.
+      lr: the peak, reached after the warm-up; not rescaled by the batch size.
+      momentum: of SGD, or Adam's first.
+      weight_decay: on kernels only; norms and biases are left alone. Decoupled in AdamW, L2 in SGD.
+      warmup_steps: linear from 0 to `lr`.
+      final_lr: where the cosine ends, as a share of `lr`.
+      clip: largest norm of the whole gradient; 0 leaves it alone.
+      ema_decay: of the moving average of weights that evaluation and prediction use.
+      ema_warmup: steps over which the average's memory grows: its decay is ema_decay * (1 - exp(-step / ema_warmup)).
+    """
+
+    optimizer: Literal["adamw", "sgd"] = "adamw"
+    lr: float = 1e-3
+    momentum: float = 0.9
+    weight_decay: float = 0.05
+    warmup_steps: int = 100
+    final_lr: float = 0.01
+    clip: float = 10.0
+    ema_decay: float = 0.9998
+    ema_warmup: int = 2000
+
+
+def learning_rate(config: Optim, steps: int) -> optax.Schedule:
+    """Linear warm-up, then a cosine to `final_lr` at the last of `steps`."""
+    warmup = min(config.warmup_steps, max(steps - 1, 1))
+    return optax.warmup_cosine_decay_schedule(0.0, config.lr, warmup, max(steps, warmup + 1), config.lr * config.final_lr)
+
+
+def make_optimizer(config: Optim, steps: int) -> optax.GradientTransformation:
+    """Clipping, then the optimiser with its schedule and decay."""
+
+    def kernels(params: Any) -> Any:
+        return jax.tree.map(lambda p: p.ndim > 1, params)
+
+    schedule = learning_rate(config, steps)
+    if config.optimizer == "adamw":
+        rule = optax.adamw(schedule, b1=config.momentum, weight_decay=config.weight_decay, mask=kernels)
+    else:
+        rule = optax.chain(
+            optax.add_decayed_weights(config.weight_decay, kernels),
+            optax.sgd(schedule, momentum=config.momentum, nesterov=True),
+        )
+    clip = optax.clip_by_global_norm(config.clip) if config.clip > 0 else optax.identity()
+    return optax.chain(clip, rule)
+
+
+def update_ema(config: Optim, average: Any, new: Any, step: Array) -> Any:
+    """Moves the average towards `new` after update number `step`, the first being 1."""
+    decay = config.ema_decay * (1 - jnp.exp(-step / config.ema_warmup))
+    return jax.tree.map(lambda a, b: a * decay + b * (1 - decay), average, new)
