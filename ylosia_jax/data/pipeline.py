@@ -4,7 +4,6 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterator
-from typing import TypeVar
 
 import cv2
 import grain
@@ -13,8 +12,6 @@ import numpy as np
 
 from ylosia_jax.data.augment import FILL
 from ylosia_jax.types import Batch, Example, Objects, Source
-
-T = TypeVar("T")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,7 +146,7 @@ def train_batches(
 def eval_batches(
     source: Source, *, canvas: tuple[int, int], batch_size: int, process: int = 0, processes: int = 1
 ) -> Iterator[tuple[Batch, list[Example]]]:
-    """This host's share of a split, in order, once, with the examples themselves (images dropped).
+    """This host's share of a split, in order, once, with the examples themselves.
 
     The last batch is filled with grey images whose `index` is -1. Every host gets the same number of batches, since
     the hosts run the network together.
@@ -173,4 +170,4 @@ def eval_batches(
         items += [prepare(blank, -1, 0, canvas, 1)] * (rows - len(chosen))
         # The network needs no truth to predict: none travels to the device.
         items = [item.replace(objects=None) for item in items]  # type: ignore[attr-defined]
-        yield stack(items), [dataclasses.replace(e, image=e.image[:0]) for e in examples]
+        yield stack(items), examples

@@ -22,7 +22,7 @@ CLASSES = tuple(FIGURES)
 Split = Literal["train", "validation", "test"]
 
 _OPAQUE = 240  # a multiple of 16: the average of 2x2 or 4x4 opaque and empty subpixels is exact on every platform
-_RIM = 0.045  # width of the dark outline round a figure, in radii
+_RIM = 0.02  # width of the black outline beyond one pixel, in radii
 _SHADOW = 0.25  # how far a shadow reaches beyond its figure, in radii
 
 
@@ -75,9 +75,10 @@ def draw(seed: int, split: Split, index: int, height: int, width: int) -> Scene:
     image, stuff = ground(rng, height, width)
     for thing in reversed(things):
         _paint(image, thing)
-    image *= rng.uniform(0.85, 1.05) * rng.uniform(0.94, 1.06, 3).astype(np.float32)
-    image += 8 * (rng.random((height, width, 1), dtype=np.float32) - 0.5)
-    return Scene(np.clip(image, 0, 255).astype(np.uint8), instances, stuff, tuple(things))
+    image *= rng.uniform(0.85, 1.05) * rng.uniform(0.94, 1.06, (3, 1, 1)).astype(np.float32)
+    image += 8 * (rng.random((height, width), dtype=np.float32) - 0.5)
+    image = np.ascontiguousarray(np.clip(image, 0, 255).astype(np.uint8).transpose(1, 2, 0))
+    return Scene(image, instances, stuff, tuple(things))
 
 
 def _place(rng: np.random.Generator, height: int, width: int) -> tuple[list[Thing], np.ndarray]:
@@ -102,44 +103,44 @@ def _pick(rng: np.random.Generator, height: int, width: int) -> Thing:
     label = int(rng.integers(len(CLASSES)))
     upright = CLASSES[label] == "person"
     figure = FIGURES[CLASSES[label]](rng)
-    smallest, largest = (0.12, 0.45) if upright else (0.05, 0.36)
+    smallest, largest = (0.12, 0.45) if upright else (0.045, 0.42)
     radius = min(height, width) * smallest * (largest / smallest) ** rng.random()
     centre = np.array([width, height]) * rng.uniform(0.08, 0.92, 2)
     angle = rng.uniform(-np.pi, np.pi) if not upright else rng.uniform(-0.3, 0.3)
     motif = ("plain", 0.0, np.ones(3))
     if not upright and rng.random() < 0.5:
-        motif = (PATTERNS[rng.integers(1, 4)], rng.uniform(5, 12), rng.uniform(0.4, 1.0, 3).astype(np.float32))
+        motif = (PATTERNS[rng.integers(1, 4)], rng.uniform(5, 12), rng.uniform(0.4, 1.0, (3, 1, 1)).astype(np.float32))
     turn = radius * np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
     origin, layer = _rasterise(figure, centre, radius, turn)
     joints = None if figure.joints is None else figure.joints @ turn + centre
     return Thing(label, centre, radius, angle, origin, layer, joints, motif)
 
 
-def _rasterise(figure: Figure, centre: np.ndarray, radius: float, turn: np.ndarray) -> tuple[tuple[int, int], np.ndarray]:
+def _rasterise(
+    figure: Figure, centre: np.ndarray, radius: float, turn: np.ndarray
+) -> tuple[tuple[int, int], np.ndarray]:
     """Draws a figure in flat colours; returns where its layer begins and the layer, as in `Thing`."""
-    paths = [stroke.points @ turn + centre for stroke in figure.strokes]
+    points = np.concatenate([stroke.points for stroke in figure.strokes]) @ turn + centre
     margin = 1 + radius * (_RIM + max(stroke.width for stroke in figure.strokes) / 2)
-    points = np.concatenate(paths)
     low = np.floor(points.min(axis=0) - margin).astype(int)
     wide, high = np.ceil(points.max(axis=0) + margin + _SHADOW * radius).astype(int) - low
     fine = 4 if radius < 24 else 2  # drawn this much finer, then averaged down
     canvas = np.zeros((high * fine, wide * fine, 4), np.uint8)
     # OpenCV's integer coordinates are pixel centres, ours are pixel corners; it reads 4 fractional bits.
-    fixed = [np.round(((path - low) * fine - 0.5) * 16).astype(np.int32) for path in paths]
-    scale = radius * fine
-    for stroke, path in zip(figure.strokes, fixed, strict=True):
-        if not stroke.edge:
-            continue
-        dark = (*(0.3 * stroke.colour).tolist(), _OPAQUE)
-        width = max(1, round((stroke.width + 2 * _RIM) * scale))
-        cv2.polylines(canvas, [path], not stroke.width, dark, width, shift=4)
-    for stroke, path in zip(figure.strokes, fixed, strict=True):
-        opaque = (*stroke.colour.tolist(), _OPAQUE)
+    points = np.round(((points - low) * fine - 0.5) * 16).astype(np.int32)
+    first = 0
+    for stroke in figure.strokes:
+        path = points[first : first + len(stroke.points)]
+        first += len(path)
+        colour = (*stroke.colour.tolist(), _OPAQUE)
         if stroke.width:
-            cv2.polylines(canvas, [path], False, opaque, max(1, round(stroke.width * scale)), shift=4)
+            cv2.polylines(canvas, [path], False, colour, max(1, round(stroke.width * radius * fine)), shift=4)
         else:
-            cv2.fillPoly(canvas, [path], opaque, shift=4)
+            cv2.fillPoly(canvas, [path], colour, shift=4)
+    rim = 2 * round(_RIM * radius) + 3
     layer = cv2.resize(canvas, (int(wide), int(high)), interpolation=cv2.INTER_AREA)
+    # Coverage that reaches beyond the colours is black: the outline.
+    layer[..., 3] = cv2.dilate(layer[..., 3], cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (rim, rim)))
     return (int(low[0]), int(low[1])), layer
 
 
@@ -152,24 +153,30 @@ def _overlap(thing: Thing, height: int, width: int) -> tuple[tuple[slice, slice]
 
 def _paint(image: np.ndarray, thing: Thing) -> None:
     """Shades a thing and lays it and its shadow over the image, in place."""
-    window, part = _overlap(thing, *image.shape[:2])
-    y = ((np.arange(window[0].start, window[0].stop) + 0.5 - thing.centre[1]) / thing.radius).astype(np.float32)[:, None]
+    window, part = _overlap(thing, *image.shape[1:])
+    y = ((np.arange(window[0].start, window[0].stop) + 0.5 - thing.centre[1]) / thing.radius).astype(np.float32)[
+        :, None
+    ]
     x = ((np.arange(window[1].start, window[1].stop) + 0.5 - thing.centre[0]) / thing.radius).astype(np.float32)[None]
-    light, gloss = 1.08 - 0.18 * (x + y), 0.0
+    reach = int(_SHADOW * thing.radius) + 1
+    # Anchored at its far corner, the average falls to the lower right.
+    shadow = cv2.blur(
+        thing.layer[..., 3], (reach, reach), anchor=(reach - 1, reach - 1), borderType=cv2.BORDER_CONSTANT
+    )[part]
+    *colour, cover = thing.layer[part].transpose(2, 0, 1)
+    cover = cover / np.float32(_OPAQUE)
+    light = 1.08 - 0.18 * (x + y)
     if CLASSES[thing.label] == "ball":
         light -= 0.3 * (x * x + y * y) ** 2
-        gloss = 170 * np.exp(-7 * ((x + 0.38) ** 2 + (y + 0.42) ** 2))
-    colour = thing.layer[..., :3][part] * light[..., None]
+    colour = colour * light
     kind, frequency, gain = thing.motif
     if kind != "plain":
         cos, sin = frequency * math.cos(thing.angle), frequency * math.sin(thing.angle)
-        colour *= 1 + pattern(kind, x * cos + y * sin, y * cos - x * sin)[..., None] * (gain - 1)
-    reach = int(_SHADOW * thing.radius) + 1
-    # Anchored at its far corner, the average falls to the lower right.
-    shadow = cv2.blur(thing.layer[..., 3], (reach, reach), anchor=(reach - 1, reach - 1), borderType=cv2.BORDER_CONSTANT)[part]
-    cover = thing.layer[..., 3][part][..., None] / np.float32(_OPAQUE)
-    image[window] *= (1 - np.float32(0.4 / _OPAQUE) * shadow[..., None]) * (1 - cover)
-    image[window] += colour + np.expand_dims(gloss, -1) * cover
+        colour *= 1 + pattern(kind, x * cos + y * sin, y * cos - x * sin) * (gain - 1)
+    if CLASSES[thing.label] == "ball":
+        colour += 170 * np.exp(-7 * ((x + 0.38) ** 2 + (y + 0.42) ** 2)) * cover
+    image[:, *window] *= (1 - np.float32(0.4 / _OPAQUE) * shadow) * (1 - cover)
+    image[:, *window] += colour
 
 
 def truth(scene: Scene, name: str) -> Example:

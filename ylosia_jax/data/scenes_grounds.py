@@ -30,7 +30,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.n
 
 
 def texture(rng: np.random.Generator, stuff: str, y: np.ndarray, x: np.ndarray, rough: np.ndarray) -> np.ndarray:
-    """One kind of stuff, [h, w, 3]: two colours, and between them a mixture that is the stuff's own.
+    """One kind of stuff, [3, h, w]: two colours, and between them a mixture that is the stuff's own.
 
     `y` [h, 1] and `x` [1, w] run over the band, in heights of the picture; `rough` [h, w] is smooth noise.
     """
@@ -56,15 +56,17 @@ def texture(rng: np.random.Generator, stuff: str, y: np.ndarray, x: np.ndarray, 
         kind, frequency, turn = PATTERNS[rng.integers(4)], rng.uniform(15, 60), rng.uniform(0, math.pi)
         u, v = (x * math.cos(turn) + y * math.sin(turn)), (y * math.cos(turn) - x * math.sin(turn))
         low, mix = lighter(high, rng.uniform(-0.3, 0.4)), pattern(kind, frequency * u, frequency * v)
-    return high + (low - high) * mix[..., None]
+    return high[:, None, None] + (low - high)[:, None, None] * mix
 
 
 def ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """A background, [H, W, 3] float32 in about 0..255, and its stuff, [H, W] uint8 index into `STUFF`."""
+    """A background, [3, H, W] float32 in about 0..255, and its stuff, [H, W] uint8 index into `STUFF`."""
     kind = rng.random()
     if kind < 0.7:
         bands = ["sky", "hill", "water", STUFF[rng.integers(2, 5)]]
-        bands = [stuff for stuff in bands[:-1] if stuff != "hill" or rng.random() < 0.6][: 1 + rng.integers(3)] + bands[-1:]
+        bands = [stuff for stuff in bands[:-1] if stuff != "hill" or rng.random() < 0.6][: 1 + rng.integers(3)] + bands[
+            -1:
+        ]
     elif kind < 0.9:
         bands = ["wall", "floor"]
     else:
@@ -78,11 +80,11 @@ def ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarra
         stuff[y >= edge] = STUFF.index(band)
 
     rough = sum(weight * noise(rng, height, width, cells) for weight, cells in ((0.5, 5), (0.3, 12), (0.2, 40)))
-    image = np.empty((height, width, 3), np.float32)
+    image = np.empty((3, height, width), np.float32)
     for band in dict.fromkeys(bands):
         inside = stuff == STUFF.index(band)
         rows = np.flatnonzero(inside.any(axis=1))
         if len(rows):
             rows = slice(int(rows[0]), int(rows[-1]) + 1)
-            np.copyto(image[rows], texture(rng, band, y[rows], x, rough[rows]), where=inside[rows, :, None])
+            np.copyto(image[:, rows], texture(rng, band, y[rows], x, rough[rows]), where=inside[rows])
     return image, stuff

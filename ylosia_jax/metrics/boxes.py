@@ -82,7 +82,7 @@ def box_metrics(
         raise ValueError(f"{len(truths)} truths but {len(detections)} detections: give one record of each an image")
     for truth, found in zip(truths, detections, strict=True):
         _check(truth.name, found, found.scores, classes)
-    # A row is (image id, x, y, w, h, score, category id); float64 holds a float32 score exactly, so none tie that did not.
+    # Rows of (image id, x, y, w, h, score, category id); float64 holds every float32 score, so no new ties arise.
     rows = np.column_stack(
         [
             _image_ids([found.labels for found in detections]),

@@ -1,0 +1,265 @@
+"""The root of a config, and what can be done with one: train, restore, evaluate."""
+
+import contextlib
+import dataclasses
+import functools
+import json
+import platform
+import shutil
+import subprocess
+from collections.abc import Callable
+from importlib import metadata
+from pathlib import Path
+from typing import Any
+
+import jax
+from flax import linen as nn
+from jax.sharding import Mesh
+
+from ylosia_jax import config as configs
+from ylosia_jax.data.augment import Augment, augment
+from ylosia_jax.data.datasets import Dataset, open_dataset
+from ylosia_jax.data.pipeline import canvas_of, train_batches
+from ylosia_jax.evaluate import evaluate, flat_scores, make_predict
+from ylosia_jax.files import write_atomically
+from ylosia_jax.train.checkpoint import Checkpoints, abstract
+from ylosia_jax.train.log import Log
+from ylosia_jax.train.loop import Train, train_loop
+from ylosia_jax.train.optim import Optim
+from ylosia_jax.train.sharding import batch_sharding, make_mesh, place_batch, state_shardings
+from ylosia_jax.train.step import State, init_state, make_train_step
+from ylosia_jax.types import Batch, Source, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """What is trained on, and in which form.
+
+    Attributes:
+      train: the split that is learned.
+      valid: the split that is scored.
+      classes: names in label order; the data must agree.
+      image_size: side of the square canvas in pixels, or (height, width).
+      batch_size: images a step, over all devices of all hosts.
+      max_objects: rows of truth an image is padded to.
+      threads: that read and decode, a host.
+    """
+
+    train: Dataset
+    valid: Dataset
+    classes: tuple[str, ...]
+    image_size: int | tuple[int, int] = 640
+    batch_size: int = 16
+    max_objects: int = 100
+    threads: int = 2
+
+    def __post_init__(self) -> None:
+        for side in canvas_of(self.image_size):
+            if side < 32 or side % 32:
+                near = max(round(side / 32), 1) * 32
+                raise ValueError(f"data.image_size is {self.image_size}: give multiples of 32, such as {near}")
+        for name in ("batch_size", "max_objects", "threads"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"data.{name} is {getattr(self, name)}: give at least 1")
+
+
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything that decides a run.
+
+    Attributes:
+      network: unbound module, called as `(image, train)`.
+      tasks: head's name -> what its outputs mean and how they are learned.
+      seed: of initial weights, order and augmentation.
+      workdir: the run's folder.
+    """
+
+    network: nn.Module
+    tasks: dict[str, Any]
+    data: Data
+    augment: Augment = Augment()
+    optim: Optim = Optim()
+    train: Train = Train()
+    seed: int = 0
+    workdir: str = ""
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """(height, width) of the network's input."""
+        return canvas_of(self.data.image_size)
+
+
+def open_source(experiment: Experiment, dataset: Dataset) -> Source:
+    """Opens a split and checks that it is what the config says.
+
+    Raises:
+      UserError: if the split is missing or empty, or its classes are not the config's.
+    """
+    source = open_dataset(dataset)
+    if tuple(source.classes) != experiment.data.classes:
+        raise UserError(
+            f"the data has the classes {list(source.classes)}, the config {list(experiment.data.classes)}: "
+            "set data.classes, and the network's num_classes, to the data's"
+        )
+    if len(source) == 0:
+        raise UserError(f"{dataset} holds no image: import it again, or name another split")
+    return source
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """An experiment's training step over a mesh, ready to be run or lowered.
+
+    Attributes:
+      step: jitted `(state, batch) -> (state, metrics)`; the state is donated.
+      form: shapes and shardings of the state.
+      init: jitted, makes the first state in place.
+    """
+
+    step: Any
+    form: Any
+    init: Callable[[], State]
+
+
+def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
+    """Binds an experiment's step to a mesh. Nothing is computed or compiled yet.
+
+    Raises:
+      UserError: if the devices do not divide the batch.
+    """
+    batch_size = experiment.data.batch_size
+    if batch_size % mesh.size:
+        raise UserError(
+            f"data.batch_size {batch_size} is not divisible by the {mesh.size} devices: "
+            f"set it to {-(-batch_size // mesh.size) * mesh.size}"
+        )
+    init = functools.partial(
+        init_state, experiment.network, experiment.optim, steps, experiment.canvas, jax.random.key(experiment.seed)
+    )
+    form = jax.eval_shape(init)
+    shardings = state_shardings(mesh, form, experiment.train.sharding)
+    step = make_train_step(
+        experiment.network,
+        experiment.tasks,
+        experiment.optim,
+        steps,
+        transform=lambda batch, progress: augment(experiment.augment, batch, experiment.seed, progress),
+        precision=experiment.train.precision,
+    )
+    jitted = jax.jit(
+        step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
+    )
+    return Compiled(step=jitted, form=abstract(form, shardings), init=jax.jit(init, out_shardings=shardings))
+
+
+def train(experiment: Experiment) -> dict[str, Any]:
+    """Trains to the end in `experiment.workdir`, or goes on where an earlier start of the same run stopped.
+
+    Returns:
+      The final evaluation, which also stands in `metrics.json`.
+
+    Raises:
+      UserError: on anything the user can mend, the folder belonging to another config among it.
+    """
+    if not experiment.workdir:
+        raise UserError("no folder to work in: give --workdir DIR")
+    workdir = Path(experiment.workdir)
+    settings = configs.to_json(experiment)
+    train_source = open_source(experiment, experiment.data.train)
+    valid_source = open_source(experiment, experiment.data.valid)
+    batch_size = experiment.data.batch_size
+    steps = experiment.train.total_steps(len(train_source), batch_size)
+    mesh = make_mesh()
+    compiled = compile_step(experiment, mesh, steps)
+    _claim(workdir, experiment)
+
+    batches = train_batches(
+        train_source,
+        canvas=experiment.canvas,
+        batch_size=batch_size,
+        max_objects=experiment.data.max_objects,
+        seed=experiment.seed,
+        process=jax.process_index(),
+        processes=jax.process_count(),
+        threads=experiment.data.threads,
+    )
+    predict = jax.jit(make_predict(experiment.network, experiment.tasks, experiment.train.precision))
+    result: dict[str, Any] = {}
+
+    def score(state: State) -> dict[str, float]:
+        result.update(
+            evaluate(predict, state.average, valid_source, mesh, canvas=experiment.canvas, batch_size=batch_size)
+        )
+        return flat_scores(result)
+
+    with contextlib.closing(Checkpoints(workdir / "checkpoints", experiment.train.best_metric)) as checkpoints:
+        last = checkpoints.last()
+        if last is None:
+            state = compiled.init()
+        else:
+            state = checkpoints.restore(last, compiled.form)
+            checkpoints.restore_batches(last, batches)
+        finished = workdir / "metrics.json"
+        with Log(workdir, last or 0, steps) as log:
+            if last is not None and last >= steps and finished.exists():
+                log.say(f"{workdir} is finished: {last} steps; nothing to do")
+                return json.loads(finished.read_text())
+            if last is not None:
+                log.say(f"resuming {workdir} at step {last} of {steps}")
+            state = train_loop(
+                experiment.train,
+                state,
+                compiled.step,
+                batches,
+                steps=steps,
+                batch_size=batch_size,
+                examples=len(train_source),
+                place=lambda batch: place_batch(mesh, batch),
+                compiles=compiled.step._cache_size,
+                evaluate=score,
+                checkpoints=checkpoints,
+                settings=settings,
+                log=log,
+            )
+    if not result:
+        score(state)
+    if jax.process_index() == 0:
+        write_atomically(finished, json.dumps(result, indent=2) + "\n")
+    return result
+
+
+def _claim(workdir: Path, experiment: Experiment) -> None:
+    """Writes the config into the run's folder, or checks that the folder belongs to the same config."""
+    written = workdir / "config.json"
+    if written.exists():
+        differences = configs.diff(configs.load(workdir), dataclasses.replace(experiment, workdir=str(workdir)))
+        differences = [row for row in differences if row[0] != "workdir"]
+        if differences:
+            rows = "; ".join(f"{path}: {configs.show(a)} there, {configs.show(b)} here" for path, a, b in differences[:5])
+            raise UserError(f"{workdir} holds a run of another config ({rows}): give another --workdir")
+        return
+    if workdir.exists() and not workdir.is_dir():
+        raise UserError(f"{workdir} is not a folder: give another --workdir")
+    if jax.process_index() == 0:
+        workdir.mkdir(parents=True, exist_ok=True)
+        write_atomically(workdir / "config.txt", configs.to_text(experiment))
+        write_atomically(workdir / "versions.json", json.dumps(versions(), indent=2) + "\n")
+        # Last, since this file is what makes the folder a run.
+        write_atomically(written, json.dumps(configs.to_json(experiment), indent=2) + "\n")
+
+
+def versions() -> dict[str, str | None]:
+    """What a result depends on beside its config: packages, Python, devices, commit."""
+    packages = ("ylosia-jax", "jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "hotcoco")
+    found: dict[str, str | None] = {}
+    for name in packages:
+        with contextlib.suppress(metadata.PackageNotFoundError):
+            found[name] = metadata.version(name)
+    folder = Path(__file__).parent
+    git = subprocess.run(
+        ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True, text=True, check=False,
+    ) if shutil.which("git") else None
+    found["commit"] = git.stdout.strip() if git is not None and git.returncode == 0 else None
+    devices = jax.devices()
+    return found | {"python": platform.python_version(), "devices": f"{len(devices)} x {devices[0].device_kind}"}
