@@ -108,9 +108,10 @@ def to_text(tree: Any) -> str:
 
 
 def help_text(tree: Any) -> str:
-    """One line for each field that `override` can set: option, declared type, present value."""
-    settable = sorted((path, hint, node) for path, node, hint in _options(tree))
-    return "".join(f"--{path}  {_describe(hint)}  (now {show(node)})\n" for path, hint, node in settable)
+    """One sorted line for each field that `override` can set: option, declared type, present value."""
+    lines = {path: f"--{path}  {_describe(hint)}  (now {show(node)})\n" for path, node, hint in _options(tree)}
+    # A tuple that is set as a whole needs no line for each item.
+    return "".join(lines[path] for path in sorted(lines) if path.rpartition(".")[0] not in lines)
 
 
 def diff(left: Any, right: Any) -> list[tuple[str, Any, Any]]:
@@ -349,7 +350,7 @@ def _run(path: Path) -> Any:
     except UserError:
         raise
     except Exception as error:
-        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == str(path)]
+        frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
         line = f":{frames[-1].lineno}" if frames else ""
         raise UserError(f"{path}{line}: {type(error).__name__}: {error}") from error
 
@@ -383,7 +384,7 @@ def _settable(hint: Any) -> bool:
 def _split(args: Sequence[str]) -> list[tuple[str, list[str]]]:
     groups: list[tuple[str, list[str]]] = []
     for arg in args:
-        if arg.startswith("--"):
+        if arg.startswith("--") and arg != "--":
             name, equals, word = arg[2:].partition("=")
             groups.append((name, [word] if equals else []))
         elif groups:

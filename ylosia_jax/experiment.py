@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from ylosia_jax import config as configs
 from ylosia_jax.data.augment import Augment, augment
-from ylosia_jax.data.datasets import Dataset, open_dataset
+from ylosia_jax.data.datasets import Dataset, open_dataset, other_split
 from ylosia_jax.data.pipeline import canvas_of, train_batches
 from ylosia_jax.evaluate import evaluate, flat_scores, make_predict
 from ylosia_jax.files import write_atomically
@@ -57,10 +57,10 @@ class Data:
         for side in canvas_of(self.image_size):
             if side < 32 or side % 32:
                 near = max(round(side / 32), 1) * 32
-                raise ValueError(f"data.image_size is {self.image_size}: give multiples of 32, such as {near}")
+                raise ValueError(f"image_size is {self.image_size}: give multiples of 32, such as {near}")
         for name in ("batch_size", "max_objects", "threads"):
             if getattr(self, name) < 1:
-                raise ValueError(f"data.{name} is {getattr(self, name)}: give at least 1")
+                raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,6 +226,65 @@ def train(experiment: Experiment) -> dict[str, Any]:
     if jax.process_index() == 0:
         write_atomically(finished, json.dumps(result, indent=2) + "\n")
     return result
+
+
+def restore_average(experiment: Experiment, workdir: Path, checkpoint: str = "best") -> Any:
+    """The averaged variables of a run's checkpoint, on the default device.
+
+    Args:
+      checkpoint: `best`, `last`, or a step.
+
+    Raises:
+      UserError: if there is no such checkpoint.
+    """
+    folder = workdir / "checkpoints"
+    if not folder.is_dir():
+        raise UserError(f"{workdir} has no checkpoint: train it first (ylosia train … --workdir {workdir})")
+    with contextlib.closing(Checkpoints(folder, experiment.train.best_metric)) as checkpoints:
+        kept = checkpoints.steps()
+        step = {"best": checkpoints.best, "last": checkpoints.last}.get(checkpoint, lambda: _number(checkpoint))()
+        if step not in kept:
+            there = "none" if not kept else ", ".join(map(str, kept))
+            raise UserError(f"{workdir} has no checkpoint {checkpoint!r}: name best, last or one of the steps {there}")
+        return checkpoints.restore(step, compile_step(experiment, make_mesh(jax.local_devices()[:1]), 1).form).average
+
+
+def evaluate_run(
+    workdir: Path, *, checkpoint: str = "best", name: str | None = None, split: str | None = None
+) -> dict[str, Any]:
+    """Scores a run's checkpoint on a split; default the config's validation split.
+
+    Args:
+      checkpoint: `best`, `last`, or a step.
+      name: another data set, as `other_split` takes it.
+      split: another split.
+
+    Raises:
+      UserError: if the run, the checkpoint or the split is not there, or its classes are not the run's.
+    """
+    experiment = load_run(workdir)
+    source = open_source(experiment, other_split(experiment.data.valid, name, split))
+    variables = restore_average(experiment, workdir, checkpoint)
+    mesh = make_mesh()
+    batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
+    predict = jax.jit(make_predict(experiment.network, experiment.tasks, experiment.train.precision))
+    return evaluate(predict, variables, source, mesh, canvas=experiment.canvas, batch_size=batch_size)
+
+
+def load_run(workdir: Path) -> Experiment:
+    """The config that a run was trained with.
+
+    Raises:
+      UserError: if the folder is no run.
+    """
+    experiment = configs.load(workdir)
+    if not isinstance(experiment, Experiment):
+        raise UserError(f"{workdir} holds no experiment: name a folder that `ylosia train` made")
+    return experiment
+
+
+def _number(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
 
 
 def _claim(workdir: Path, experiment: Experiment) -> None:

@@ -57,7 +57,7 @@ class Augment:
     def __post_init__(self) -> None:
         low, high = self.scale
         if not 0 < low <= high:
-            raise ValueError(f"augment.scale is {self.scale}: give (low, high) with 0 < low <= high")
+            raise ValueError(f"scale is {self.scale}: give (low, high) with 0 < low <= high")
 
 
 def image_keys(seed: int, batch: Batch) -> PRNGKeyArray:

@@ -32,7 +32,7 @@ def noise(rng: np.random.Generator, height: int, width: int, cells: int) -> np.n
 def texture(rng: np.random.Generator, stuff: str, y: np.ndarray, x: np.ndarray, rough: np.ndarray) -> np.ndarray:
     """One kind of stuff, [3, h, w]: two colours, and between them a mixture that is the stuff's own.
 
-    `y` [h, 1] and `x` [1, w] run over the band, in heights of the picture; `rough` [h, w] is smooth noise.
+    `y` [h, 1] and `x` [1, w] are places in the picture in units of its height, `rough` [h, w] is smooth noise.
     """
     depth = y - y[0] + 0.05
     if stuff == "sky":
@@ -63,28 +63,23 @@ def ground(rng: np.random.Generator, height: int, width: int) -> tuple[np.ndarra
     """A background, [3, H, W] float32 in about 0..255, and its stuff, [H, W] uint8 index into `STUFF`."""
     kind = rng.random()
     if kind < 0.7:
-        bands = ["sky", "hill", "water", STUFF[rng.integers(2, 5)]]
-        bands = [stuff for stuff in bands[:-1] if stuff != "hill" or rng.random() < 0.6][: 1 + rng.integers(3)] + bands[
-            -1:
-        ]
+        between = [stuff for stuff in ("hill", "water") if rng.random() < 0.5]
+        bands = ["sky", *between, STUFF[rng.integers(2, 5)]]
     elif kind < 0.9:
         bands = ["wall", "floor"]
     else:
         bands = [STUFF[rng.integers(2, 7)]]
     y = ((np.arange(height, dtype=np.float32) + 0.5) / height)[:, None]
     x = ((np.arange(width, dtype=np.float32) + 0.5) / height)[None]
+    rough = 0.5 * noise(rng, height, width, 5) + 0.3 * noise(rng, height, width, 12)
+    rough += 0.2 * noise(rng, height, width, 40)
+    image = texture(rng, bands[0], y, x, rough)
     stuff = np.full((height, width), STUFF.index(bands[0]), np.uint8)
     for band, top in zip(bands[1:], np.sort(rng.uniform(0.25, 0.8, len(bands) - 1)), strict=True):
         swell = 0.08 if band == "hill" else 0.0 if band in ("water", "floor") else 0.015
         edge = top + swell * np.sin(rng.uniform(3, 9) * x + rng.uniform(0, 2 * math.pi))
-        stuff[y >= edge] = STUFF.index(band)
-
-    rough = sum(weight * noise(rng, height, width, cells) for weight, cells in ((0.5, 5), (0.3, 12), (0.2, 40)))
-    image = np.empty((3, height, width), np.float32)
-    for band in dict.fromkeys(bands):
-        inside = stuff == STUFF.index(band)
-        rows = np.flatnonzero(inside.any(axis=1))
-        if len(rows):
-            rows = slice(int(rows[0]), int(rows[-1]) + 1)
-            np.copyto(image[:, rows], texture(rng, band, y[rows], x, rough[rows]), where=inside[rows])
+        rows = slice(int(edge.min() * height), None)
+        below = (y[rows] - edge) * height + 0.5
+        image[:, rows] += (texture(rng, band, y[rows], x, rough[rows]) - image[:, rows]) * np.clip(below, 0, 1)
+        stuff[rows][below >= 0.5] = STUFF.index(band)
     return image, stuff

@@ -42,12 +42,12 @@ class Train:
 
     def __post_init__(self) -> None:
         if self.steps is not None and self.steps < 1:
-            raise ValueError(f"train.steps is {self.steps}: give at least 1")
+            raise ValueError(f"steps is {self.steps}: give at least 1")
         if self.epochs <= 0:
-            raise ValueError(f"train.epochs is {self.epochs}: give more than 0")
+            raise ValueError(f"epochs is {self.epochs}: give more than 0")
         for name in ("log_every", "checkpoint_every", "evaluate_every"):
             if getattr(self, name) <= 0:
-                raise ValueError(f"train.{name} is {getattr(self, name)}: give more than 0")
+                raise ValueError(f"{name} is {getattr(self, name)}: give more than 0")
 
     def total_steps(self, examples: int, batch_size: int) -> int:
         """Updates of the whole run."""

@@ -1,0 +1,369 @@
+"""The command line: thin wrappers round functions that Python can call too."""
+
+import contextlib
+import dataclasses
+import io
+import json
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+from tyro.conf import Positional, subcommand
+
+from ylosia_jax import __version__
+from ylosia_jax.types import UserError
+
+# Rooms are imported inside the commands: `--help` and a misspelt option shall not wait for JAX to load.
+
+
+@dataclasses.dataclass(frozen=True)
+class Train:
+    """Train a config; started again on the same folder, it resumes. Any field: --field.path VALUE."""
+
+    config: Positional[str]
+    """A Python file with get_config(), or its name in configs/."""
+    workdir: str
+    """The run's folder."""
+    distributed: bool = False
+    """Join the other hosts through jax.distributed: found by itself on TPU pods and SLURM, else by
+    JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
+
+    def run(self, rest: Sequence[str]) -> int:
+        """Trains, then writes the report."""
+        import jax
+
+        from ylosia_jax import config, experiment
+        from ylosia_jax.report import write_report
+
+        tree = config.override(config.load(self.config), [*rest, "--workdir", self.workdir])
+        if self.distributed:
+            _join_hosts()
+        metrics = experiment.train(tree)
+        if jax.process_index() == 0:
+            _print_scores(metrics)
+            print(f"report: {write_report(Path(self.workdir))}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Evaluate:
+    """Score a run's checkpoint on a split."""
+
+    workdir: Positional[str]
+    """The run's folder."""
+    checkpoint: str = "best"
+    """best, last, or a step."""
+    dataset: str | None = None
+    """An imported set's name or folder, or scenes; default the run's own."""
+    split: str | None = None
+    """Of that set; default the run's validation split."""
+    out: str | None = None
+    """Write the scores to this JSON file too."""
+
+    def run(self) -> int:
+        """Prints the scores."""
+        from ylosia_jax import experiment
+        from ylosia_jax.files import write_atomically
+
+        metrics = experiment.evaluate_run(
+            Path(self.workdir), checkpoint=self.checkpoint, name=self.dataset, split=self.split
+        )
+        _print_scores(metrics)
+        if self.out:
+            write_atomically(Path(self.out), json.dumps(metrics, indent=2) + "\n")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Predict:
+    """Predict images: a drawn picture each, and predictions.json (a COCO results list)."""
+
+    workdir: Positional[str]
+    """The run's folder."""
+    source: Positional[tuple[str, ...]]
+    """Images, folders, globs, or - for one image on standard input."""
+    out: str
+    """Folder for the results."""
+    checkpoint: str = "best"
+    """best, last, or a step."""
+    score: float = 0.3
+    """Detections below this score are not drawn."""
+    skip_bad: bool = False
+    """Go on past files that cannot be read; they are listed at the end, exit status 1."""
+
+    def run(self) -> int:
+        """Predicts every source."""
+        from ylosia_jax import predict
+
+        if not self.source:
+            raise UserError("nothing to predict: name an image, a folder, a glob, or -")
+        inputs = predict.find_images(self.source)
+        model = predict.load(self.workdir, self.checkpoint)
+        bad = predict.predict_files(model, inputs, Path(self.out), score=self.score, skip_bad=self.skip_bad)
+        print(f"{len(inputs) - len(bad)} images predicted into {self.out}")
+        return _report_bad(bad)
+
+
+@dataclasses.dataclass(frozen=True)
+class Import:
+    """Import a data set into TFDS/ArrayRecord."""
+
+    format: Positional[Literal["voc", "coco"]]
+    """voc: a folder with Annotations, JPEGImages, ImageSets/Main. coco: an instances JSON file, one split."""
+    source: Positional[str]
+    """The folder or file."""
+    name: str
+    """What configs will call the set."""
+    out: str | None = None
+    """Data root; default $YLOSIA_DATA_DIR, else data/."""
+    split: str | None = None
+    """The split that a COCO file is; repeat the command to add splits."""
+    images: str | None = None
+    """Folder of a COCO file's images; default the file's own."""
+    classes: tuple[str, ...] | None = None
+    """VOC class names in label order; default all that occur, sorted."""
+    one_based: bool = False
+    """VOC coordinates count from 1 (the original VOC does; most sets in its format do not)."""
+    skip_bad: bool = False
+    """Import the rest when something is wrong; what was left out is listed, exit status 1."""
+
+    def run(self) -> int:
+        """Reads, checks and stores."""
+        from ylosia_jax.data import coco, store, voc
+
+        if self.format == "voc":
+            _refuse_options("voc", split=self.split, images=self.images)
+            found = voc.read(self.source, classes=self.classes, one_based=self.one_based, skip_bad=self.skip_bad)
+        else:
+            _refuse_options("coco", classes=self.classes, one_based=self.one_based or None)
+            if self.split is None:
+                raise UserError("a COCO file is one split of a set: say which with --split, for example --split train")
+            found = coco.read(self.source, split=self.split, images=self.images, skip_bad=self.skip_bad)
+        report = store.write(found, name=self.name, root=self.out)
+        print(report)
+        return 1 if found.bad else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Check:
+    """Look for what is wrong with a data set; nothing is written. Exit 0 clean, 1 errors found, 2 could not look."""
+
+    format: Positional[Literal["voc", "coco"]]
+    """As in ylosia data import."""
+    source: Positional[str]
+    """The folder or file."""
+    images: str | None = None
+    """Folder of a COCO file's images; default the file's own."""
+    classes: tuple[str, ...] | None = None
+    """VOC class names that may occur; default any."""
+    json: str | None = None
+    """Write the findings to this JSON file too."""
+
+    def run(self) -> int:
+        """Reads and checks."""
+        from ylosia_jax.data import coco, voc
+        from ylosia_jax.files import write_atomically
+
+        if self.format == "voc":
+            _refuse_options("voc", images=self.images)
+            found = voc.read(self.source, classes=self.classes, skip_bad=True)
+        else:
+            _refuse_options("coco", classes=self.classes)
+            found = coco.read(self.source, split="check", images=self.images, skip_bad=True)
+        findings = {"bad": found.bad, "dropped": found.dropped, "clipped": found.clipped, "notes": found.notes}
+        for kind, lines in findings.items():
+            for line in lines:
+                print(f"{kind}: {line}")
+        images = sum(map(len, found.splits.values()))
+        print(f"{images} good images, {len(found.classes)} classes; {len(found.bad)} errors")
+        if self.json:
+            write_atomically(Path(self.json), json.dumps(findings, indent=2) + "\n")
+        return 1 if found.bad else 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """Bring data in: data import, data check."""
+
+    command: Annotated[Import, subcommand("import")] | Annotated[Check, subcommand("check")]
+
+    def run(self) -> int:
+        """Runs the inner command."""
+        return self.command.run()
+
+
+@dataclasses.dataclass(frozen=True)
+class Show:
+    """Every field of a config or run as sorted `path: value`."""
+
+    config: Positional[str]
+    """A config file, its name in configs/, or a run's folder."""
+
+    def run(self) -> int:
+        """Prints the fields."""
+        from ylosia_jax import config
+
+        print(config.to_text(config.load(self.config)), end="")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Diff:
+    """The fields in which two configs or runs differ."""
+
+    left: Positional[str]
+    """A config file, its name in configs/, or a run's folder."""
+    right: Positional[str]
+    """Another."""
+
+    def run(self) -> int:
+        """Prints one `path: left -> right` a difference."""
+        from ylosia_jax import config
+
+        for path, left, right in config.diff(config.load(self.left), config.load(self.right)):
+            print(f"{path}: {config.show(left)} -> {config.show(right)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Plan:
+    """Compile the train step for a TPU slice, on a machine without one. Any field: --field.path VALUE."""
+
+    config: Positional[str]
+    """A config file, its name in configs/, or a run's folder."""
+    topology: str
+    """A slice by its name: v5e:16x16, v4:2x2x2, v6e:4x4, …"""
+    json: str | None = None
+    """Write the numbers to this JSON file too."""
+
+    def run(self, rest: Sequence[str]) -> int:
+        """Prints memory a chip, FLOPs, bytes moved and collectives."""
+        from ylosia_jax import config
+        from ylosia_jax.files import write_atomically
+        from ylosia_jax.plan import make_plan, to_text
+
+        found = make_plan(config.override(config.load(self.config), rest), self.topology)
+        print(to_text(found))
+        if self.json:
+            write_atomically(Path(self.json), json.dumps(found, indent=2) + "\n")
+        return 0
+
+
+Command = (
+    Annotated[Train, subcommand("train")]
+    | Annotated[Evaluate, subcommand("evaluate")]
+    | Annotated[Predict, subcommand("predict")]
+    | Annotated[Data, subcommand("data")]
+    | Annotated[Show, subcommand("show")]
+    | Annotated[Diff, subcommand("diff")]
+    | Annotated[Plan, subcommand("plan")]
+)
+
+
+def main(args: Sequence[str] | None = None) -> int:
+    """Runs a command line; the console script `ylosia`.
+
+    Returns:
+      0 when done, 1 when some inputs were bad and skipped, 2 when the user has something to mend.
+    """
+    args = list(sys.argv[1:] if args is None else args)
+    try:
+        command, rest = _parse(args)
+        if isinstance(command, Train | Plan):
+            return command.run(rest)
+        _refuse_unknown(command, rest)
+        return command.run()
+    except UserError as error:
+        print(f"ylosia: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print("ylosia: interrupted", file=sys.stderr)
+        return 130
+    except BrokenPipeError:
+        # The reader has gone (`| head`); Python would complain about the flush at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 141
+
+
+def _parse(args: list[str]) -> tuple[Any, list[str]]:
+    """The command and the words it does not know, which may be config fields."""
+    from ylosia_jax.config import nearest
+
+    commands = [kind.__metadata__[0].name for kind in Command.__args__]  # type: ignore[attr-defined]
+    if not args:
+        args = ["--help"]
+    if args == ["--version"]:
+        print(f"ylosia {__version__}")
+        raise SystemExit(0)
+    if not args[0].startswith("-") and args[0] not in commands:
+        raise UserError(f"no command {args[0]!r}; did you mean {nearest(args[0], commands)}? See ylosia --help")
+    said = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(said):
+            return tyro.cli(
+                Command,  # type: ignore[arg-type]
+                args=args,
+                prog="ylosia",
+                return_unknown_args=True,
+                config=(tyro.conf.OmitSubcommandPrefixes, tyro.conf.OmitArgPrefixes),
+            )
+    except SystemExit as stop:
+        if stop.code in (0, None):
+            raise
+        # tyro draws a panel; an error here is one line.
+        text = re.sub(r"-{5,}|[─│╭╮╰╯]+", " ", said.getvalue()).split("For full helptext")[0]
+        words = " ".join(text.split())
+        raise UserError(f"{words}; see ylosia {' '.join(_leading_words(args))} --help") from None
+
+
+def _leading_words(args: Sequence[str]) -> list[str]:
+    return list(args[: 2 if args[0] == "data" and args[1:2] and args[1] in ("import", "check") else 1])
+
+
+def _refuse_unknown(command: Any, rest: Sequence[str]) -> None:
+    """Refuses words that the command does not know, naming its nearest option."""
+    from ylosia_jax.config import nearest
+
+    command = getattr(command, "command", command)
+    options = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(command)]
+    if rest:
+        raise UserError(f"unknown argument {rest[0]!r}; did you mean {nearest(rest[0].split('=')[0], options)}?")
+
+
+def _refuse_options(form: str, **options: Any) -> None:
+    given = next((name for name, value in options.items() if value is not None), None)
+    if given:
+        raise UserError(f"--{given.replace('_', '-')} says nothing for the format {form}: leave it out")
+
+
+def _join_hosts() -> None:
+    import jax
+
+    try:
+        jax.distributed.initialize()
+    except (ValueError, RuntimeError) as error:
+        reason = str(error).strip().split("\n")[0]
+        raise UserError(
+            f"--distributed: cannot join the other hosts ({reason}): on anything but a TPU pod or SLURM, set "
+            "JAX_COORDINATOR_ADDRESS=HOST:PORT, JAX_NUM_PROCESSES and JAX_PROCESS_ID"
+        ) from error
+
+
+def _print_scores(metrics: dict[str, Any]) -> None:
+    def text(value: float | None) -> str:
+        return "   -" if value is None else f"{value:.3f}"
+
+    for task, entry in metrics.items():
+        print(f"{task}: " + "  ".join(f"{name} {text(value)}" for name, value in entry.items() if name != "per_class"))
+        for name, value in entry.get("per_class", {}).items():
+            print(f"  {name}: AP {text(value)}")
+
+
+def _report_bad(bad: Sequence[str]) -> int:
+    if bad:
+        print(f"{len(bad)} skipped:", *bad, sep="\n  ", file=sys.stderr)
+    return 1 if bad else 0

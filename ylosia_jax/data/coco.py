@@ -1,0 +1,173 @@
+"""Reads COCO's JSON for object detection (cocodataset.org, "Data format", 1 and 2): one file is one split.
+
+Boxes come as `[x, y, width, height]` in pixels; `area` is that of the segmentation; `iscrowd` marks groups. Category
+ids have gaps: labels count the categories in the order of their ids, and the ids are kept beside the names.
+"""
+
+import json
+import os
+from collections import Counter
+from collections.abc import Mapping
+from pathlib import Path, PureWindowsPath
+from reprlib import repr  # what a file holds may be long
+from typing import Any
+
+from ylosia_jax.data import store
+from ylosia_jax.types import UserError
+
+MAX_JSON_BYTES = 2 << 30
+
+
+def read(
+    json_file: str | os.PathLike[str],
+    *,
+    split: str,
+    images: str | os.PathLike[str] | None = None,
+    skip_bad: bool = False,
+) -> store.Imported:
+    """Reads and checks one annotation file; see `store.gather` for what is checked.
+
+    Args:
+      json_file: with `images`, `annotations` and `categories`.
+      split: the file's name among the set's splits.
+      images: the folder that its image paths start from; by default the file's own.
+      skip_bad: leave out images with anything wrong and import the rest; see `bad` of the result.
+
+    Raises:
+      UserError: if the file is not COCO's JSON, or if anything is wrong, listing the first ten things.
+    """
+    path = Path(json_file)
+    folder = path.parent if images is None else Path(images)
+    content = _load(path)
+    categories = _categories(path, content["categories"])
+    objects, troubles, bad = _objects(path, content, categories)
+    ids, names = (Counter(repr(image.get(key)) for image in content["images"]) for key in ("id", "file_name"))
+    entries = []
+    for number, image in enumerate(content["images"]):
+        where = f"{path}: image {repr(image['id']) if 'id' in image else f'number {number}'}"
+        try:
+            image_id, file = _whole(image, "id"), _file_name(image)
+            size = (_whole(image, "width"), _whole(image, "height")) if {"width", "height"} & image.keys() else None
+        except ValueError as error:
+            entries.append(store.Entry(where, None, "", bad=[str(error)]))
+            continue
+        wrong = list(troubles.get(image_id, []))
+        wrong += ["another image has the same id"] if ids[repr(image_id)] > 1 else []
+        wrong += [f"another image has the same file_name {file!r}"] if names[repr(file)] > 1 else []
+        entries.append(store.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
+    if not any(entry.path and os.path.exists(entry.path) for entry in entries):
+        raise UserError(f"none of the {len(entries)} images of {path} is in {folder}; name their folder with --images")
+    order = tuple(sorted(categories))
+    return store.gather(
+        {split: entries},
+        [categories[category] for category in order],
+        source=path,
+        skip_bad=skip_bad,
+        bad=bad,
+        category_ids=order,
+    )
+
+
+def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+    try:
+        data = store.read_bytes(path, MAX_JSON_BYTES)
+        if not data.strip():
+            raise ValueError("it is empty")
+        content = json.loads(data)
+    except (OSError, ValueError, RecursionError) as error:
+        raise UserError(f"{path} cannot be read as COCO's JSON: {error}") from error
+    for key in ("images", "annotations", "categories"):
+        value = content.get(key) if isinstance(content, dict) else None
+        if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
+            raise UserError(f"{path} is not COCO's JSON for object detection: it has no list of {key}")
+    return content
+
+
+def _categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:
+    """Id -> name."""
+    categories: dict[int, str] = {}
+    for item in items:
+        try:
+            category, name = _whole(item, "id"), item.get("name")
+            if not isinstance(name, str):
+                raise ValueError(f"name {repr(name)} is not a text")
+            if category in categories:
+                raise ValueError(f"{categories[category]!r} has the same id {category}")
+        except ValueError as error:
+            raise UserError(f"{path}: category {repr(item.get('name'))}: {error}") from error
+        categories[category] = name.strip()
+    return categories
+
+
+def _objects(
+    path: Path, content: dict[str, list[dict[str, Any]]], categories: Mapping[int, str]
+) -> tuple[dict[int, list[store.Object]], dict[int, list[str]], list[str]]:
+    """Image id -> its objects, image id -> what is wrong with the others, and what belongs to no image."""
+    objects: dict[int, list[store.Object]] = {image["id"]: [] for image in content["images"] if _is_whole(image, "id")}
+    troubles: dict[int, list[str]] = {}
+    bad: list[str] = []
+    seen: set[int] = set()
+    for number, annotation in enumerate(content["annotations"]):
+        what = f"annotation {repr(annotation['id']) if 'id' in annotation else f'number {number}'}"
+        if not _is_whole(annotation, "image_id") or annotation["image_id"] not in objects:
+            bad.append(f"{path}: {what}: there is no image with its image_id {repr(annotation.get('image_id'))}")
+            continue
+        try:
+            item = _object(annotation, what, categories)
+            if item.id in seen:
+                raise ValueError("another annotation has the same id")
+            objects[annotation["image_id"]].append(item)
+            seen |= {item.id} - {-1}
+        except ValueError as error:
+            troubles.setdefault(annotation["image_id"], []).append(f"{what}: {error}")
+    return objects, troubles, bad
+
+
+def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]) -> store.Object:
+    category = _whole(annotation, "category_id")
+    if category not in categories:
+        raise ValueError(f"its category_id {category} is not among the file's categories")
+    box, area, crowd = annotation.get("bbox"), annotation.get("area"), annotation.get("iscrowd", 0)
+    if not isinstance(box, list) or len(box) != 4:
+        raise ValueError(f"bbox {repr(box)} is not [x, y, width, height]")
+    if crowd not in (0, 1):
+        raise ValueError(f"iscrowd {repr(crowd)} is not 0 or 1")
+    x, y, width, height = (_number("bbox", value) for value in box)
+    return store.Object(
+        what=f"{what} ({categories[category]})",
+        name=categories[category],
+        box=(x, y, x + width, y + height),
+        area=None if area is None else _number("area", area),
+        crowd=bool(crowd),
+        id=_whole(annotation, "id") if "id" in annotation else -1,
+    )
+
+
+def _file_name(image: dict[str, Any]) -> str:
+    name = image.get("file_name")
+    if not isinstance(name, str) or not name:
+        raise ValueError(f"file_name {repr(name)} is not a text")
+    windows = PureWindowsPath(name)
+    if windows.drive or windows.root or ".." in windows.parts:
+        raise ValueError(f"file_name {repr(name)} leads out of the folder of the images")
+    return name
+
+
+def _is_whole(item: dict[str, Any], key: str) -> bool:
+    value = item.get(key)
+    return type(value) is int and -(2**63) <= value < 2**63
+
+
+def _whole(item: dict[str, Any], key: str) -> int:
+    if not _is_whole(item, key):
+        raise ValueError(f"{key} {repr(item.get(key))} is not a whole number")
+    return item[key]
+
+
+def _number(key: str, value: Any) -> float:
+    if type(value) not in (int, float):
+        raise ValueError(f"{key} {repr(value)} is not a number")
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{key} {repr(value)} is not finite") from None
