@@ -15,7 +15,7 @@ from jax.sharding import Mesh
 from ylosia_jax.data.pipeline import Letterbox, eval_batches
 from ylosia_jax.metrics.boxes import ImageDetections, ImageTruth, box_metrics, image_truth
 from ylosia_jax.ops.image import to_float
-from ylosia_jax.train.sharding import local_rows, place_batch
+from ylosia_jax.train.sharding import batch_sharding, local_rows, place_batch
 from ylosia_jax.train.step import cast_floats
 from ylosia_jax.types import Batch, Detections, Source
 
@@ -33,7 +33,7 @@ class Decoder(Protocol):
 def make_predict(
     network: nn.Module, tasks: Mapping[str, Decoder], precision: Literal["float32", "bfloat16"] = "float32"
 ) -> Predict:
-    """The function `(variables, image) -> {head: answer}` for letterboxed uint8 images; the caller compiles it."""
+    """The function `(variables, image) -> {head: answer}` for letterboxed uint8 images, not compiled yet."""
     dtype = jnp.dtype(precision)
 
     def predict(variables: Any, image: Any) -> dict[str, Any]:
@@ -45,6 +45,17 @@ def make_predict(
         return {name: task.decode(outputs[name]) for name, task in tasks.items()}
 
     return predict
+
+
+def compile_predict(
+    network: nn.Module,
+    tasks: Mapping[str, Decoder],
+    mesh: Mesh,
+    precision: Literal["float32", "bfloat16"] = "float32",
+) -> Predict:
+    """`make_predict`, jitted over a mesh: images and answers are split over its devices by their batch axis."""
+    sharding = batch_sharding(mesh)
+    return jax.jit(make_predict(network, tasks, precision), in_shardings=(None, sharding), out_shardings=sharding)
 
 
 def unpad(detections: Detections, row: int, letterbox: Letterbox) -> ImageDetections:
@@ -72,7 +83,7 @@ def detect(
     """Truth and detections of this host's share of a split, image by image.
 
     Args:
-      predict: compiled.
+      predict: from `compile_predict`, over the same mesh.
       batch_size: of the global batch, over all hosts.
     """
     hosts = {"process": jax.process_index(), "processes": jax.process_count()}

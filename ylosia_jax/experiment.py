@@ -20,7 +20,7 @@ from ylosia_jax import config as configs
 from ylosia_jax.data.augment import Augment, augment
 from ylosia_jax.data.datasets import Dataset, open_dataset, other_split
 from ylosia_jax.data.pipeline import canvas_of, train_batches
-from ylosia_jax.evaluate import evaluate, flat_scores, make_predict
+from ylosia_jax.evaluate import compile_predict, evaluate, flat_scores
 from ylosia_jax.files import write_atomically
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
 from ylosia_jax.train.log import Log
@@ -183,7 +183,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
         processes=jax.process_count(),
         threads=experiment.data.threads,
     )
-    predict = jax.jit(make_predict(experiment.network, experiment.tasks, experiment.train.precision))
+    predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
     result: dict[str, Any] = {}
 
     def score(state: State) -> dict[str, float]:
@@ -200,7 +200,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
             state = checkpoints.restore(last, compiled.form)
             checkpoints.restore_batches(last, batches)
         finished = workdir / "metrics.json"
-        with Log(workdir, last or 0, steps) as log:
+        with Log(workdir, last or 0, steps, active=jax.process_index() == 0) as log:
             if last is not None and last >= steps and finished.exists():
                 log.say(f"{workdir} is finished: {last} steps; nothing to do")
                 return json.loads(finished.read_text())
@@ -228,8 +228,8 @@ def train(experiment: Experiment) -> dict[str, Any]:
     return result
 
 
-def restore_average(experiment: Experiment, workdir: Path, checkpoint: str = "best") -> Any:
-    """The averaged variables of a run's checkpoint, on the default device.
+def restore_average(experiment: Experiment, workdir: Path, mesh: Mesh, checkpoint: str = "best") -> Any:
+    """The averaged variables of a run's checkpoint, replicated over a mesh.
 
     Args:
       checkpoint: `best`, `last`, or a step.
@@ -246,7 +246,10 @@ def restore_average(experiment: Experiment, workdir: Path, checkpoint: str = "be
         if step not in kept:
             there = "none" if not kept else ", ".join(map(str, kept))
             raise UserError(f"{workdir} has no checkpoint {checkpoint!r}: name best, last or one of the steps {there}")
-        return checkpoints.restore(step, compile_step(experiment, make_mesh(jax.local_devices()[:1]), 1).form).average
+        # The optimiser's form does not depend on the number of steps.
+        init = functools.partial(init_state, experiment.network, experiment.optim, 1, experiment.canvas)
+        form = jax.eval_shape(init, jax.random.key(0))
+        return checkpoints.restore(step, abstract(form, state_shardings(mesh, form))).average
 
 
 def evaluate_run(
@@ -264,10 +267,10 @@ def evaluate_run(
     """
     experiment = load_run(workdir)
     source = open_source(experiment, other_split(experiment.data.valid, name, split))
-    variables = restore_average(experiment, workdir, checkpoint)
     mesh = make_mesh()
+    variables = restore_average(experiment, workdir, mesh, checkpoint)
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
-    predict = jax.jit(make_predict(experiment.network, experiment.tasks, experiment.train.precision))
+    predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
     return evaluate(predict, variables, source, mesh, canvas=experiment.canvas, batch_size=batch_size)
 
 

@@ -19,6 +19,7 @@ from ylosia_jax.evaluate import letterbox_of, make_predict, unpad
 from ylosia_jax.experiment import load_run, restore_average
 from ylosia_jax.files import write_atomically
 from ylosia_jax.metrics.boxes import ImageDetections, coco_results
+from ylosia_jax.train.sharding import make_mesh
 from ylosia_jax.types import Example, UserError
 from ylosia_jax.visualize import draw_boxes
 
@@ -182,7 +183,7 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Model:
     """
     experiment = load_run(Path(workdir))
     predict = make_predict(experiment.network, experiment.tasks, experiment.train.precision)
-    variables = restore_average(experiment, Path(workdir), checkpoint)
+    variables = restore_average(experiment, Path(workdir), make_mesh(jax.local_devices()[:1]), checkpoint)
     return Model(jax.jit(predict), variables, experiment.data.classes, experiment.canvas)
 
 

@@ -160,7 +160,7 @@ def test_bad_annotation_is_named_and_can_be_skipped(folder, text, messages):
     (folder / "ImageSets/Main/train.txt").write_text("a\nb\n")
     with pytest.raises(UserError) as error:
         voc.read(folder, classes=["cat", "dog"])
-    assert all(message in str(error.value) for message in [*messages, "1 problems", "--skip-bad"]), error.value
+    assert all(message in str(error.value) for message in [*messages, "1 problem;", "--skip-bad"]), error.value
     found = voc.read(folder, classes=["cat", "dog"], skip_bad=True)
     assert [record.name for record in found.splits["train"]] == ["b.jpg"]
     assert len(found.bad) == 1
@@ -293,4 +293,4 @@ def test_bccd(shared):
     assert found.clipped == found.bad == ()
     edges = np.concatenate([record.boxes for records in found.splits.values() for record in records])
     assert edges.min() == 1
-    assert edges.max(0).tolist() == [608, 444, 640, 480]
+    assert edges[:, 2:].max(0).tolist() == [640, 480]

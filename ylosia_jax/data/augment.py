@@ -11,7 +11,7 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Key, PRNGKeyArray
 
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
@@ -60,7 +60,7 @@ class Augment:
             raise ValueError(f"scale is {self.scale}: give (low, high) with 0 < low <= high")
 
 
-def image_keys(seed: int, batch: Batch) -> PRNGKeyArray:
+def image_keys(seed: int, batch: Batch) -> Key[Array, " B"]:
     """One random key an image, from (seed, epoch, index)."""
     fold = jax.vmap(lambda epoch, index: jax.random.fold_in(jax.random.fold_in(jax.random.key(seed), epoch), index))
     return fold(batch.epoch, batch.index)

@@ -76,11 +76,12 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
         content = json.loads(data)
     except (OSError, ValueError, RecursionError) as error:
         raise UserError(f"{path} cannot be read as COCO's JSON: {error}") from error
-    for key in ("images", "annotations", "categories"):
+    keys = ("images", "annotations", "categories")
+    for key in keys:
         value = content.get(key) if isinstance(content, dict) else None
         if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
             raise UserError(f"{path} is not COCO's JSON for object detection: it has no list of {key}")
-    return content
+    return {key: content[key] for key in keys}
 
 
 def _categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:

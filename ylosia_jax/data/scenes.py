@@ -24,7 +24,7 @@ Split = Literal["train", "validation", "test"]
 _OPAQUE = 240  # a multiple of 16: the average of 2x2 or 4x4 opaque and empty subpixels is exact on every platform
 _RIM = 0.02  # what the outline of a figure has beyond its one pixel, in radii
 _SHADOW = 0.25  # how far a shadow reaches beyond its figure, in radii
-_VISIBLE = 0.4  # the least part of an object that must be seen, or it is not drawn
+_VISIBLE = 0.5  # the least part of an object that must be seen, or it is not drawn
 
 
 @dataclasses.dataclass(frozen=True)
@@ -168,11 +168,12 @@ def _pick(rng: np.random.Generator, height: int, width: int) -> Thing:
     label = int(rng.integers(len(FIGURES)))
     figure = FIGURES[label](rng)
     person = figure.joints is not None
-    smallest, largest, swing = (0.12, 0.45, 0.3) if person else (0.045, 0.42, math.pi)
+    smallest, largest, swing = (0.15, 0.45, 0.3) if person else (0.06, 0.42, math.pi)
     radius = min(height, width) * smallest * (largest / smallest) ** rng.random()
     centre = rng.uniform(0.08, 0.92, 2) * [width, height]
     angle = rng.uniform(-swing, swing)
-    kind = "plain" if person or rng.random() < 0.5 else PATTERNS[rng.integers(1, len(PATTERNS))]
+    printed = CLASSES[label] in ("ball", "star", "ring") and rng.random() < 0.5
+    kind = PATTERNS[rng.integers(1, len(PATTERNS))] if printed else "plain"
     motif = (kind, rng.uniform(5, 12), rng.uniform(0.4, 1.0, (3, 1, 1)).astype(np.float32))
     turn = radius * np.array([[math.cos(angle), math.sin(angle)], [-math.sin(angle), math.cos(angle)]])
     joints = figure.joints @ turn + centre if figure.joints is not None else None

@@ -104,7 +104,7 @@ def ball(rng: np.random.Generator) -> Figure:
 
 def crate(rng: np.random.Generator) -> Figure:
     """A crate of planks in a frame with up to two braces, square or oblong."""
-    main = colour(rng, saturation=(0.35, 0.8))
+    main = colour(rng, hue=(0.02, 0.15), saturation=(0.3, 0.75))
     frame, groove = lighter(main, 0.25), lighter(main, -0.45)
     corners = np.array([[-1, -1], [1, -1], [1, 1], [-1, 1], [-1, -1]]) * [0.8, rng.uniform(0.5, 0.8)]
     inner = corners - 0.1 * np.sign(corners)
@@ -145,7 +145,7 @@ def ring(rng: np.random.Generator) -> Figure:
 
 def leaf(rng: np.random.Generator) -> Figure:
     """A leaf on its stalk, pointed at one end and round at the other."""
-    main = colour(rng)
+    main = colour(rng, hue=(0.0, 0.42))
     vein, breadth, lean = lighter(main, -0.4), rng.uniform(0.38, 0.55), rng.uniform(0.55, 0.8)
     t = np.arange(24) / 23
     half, y = breadth * np.sin(np.pi * t**lean), 1.6 * t - 1

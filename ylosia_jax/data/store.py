@@ -10,6 +10,7 @@ it too. Images are stored as the bytes of their files: nothing is compressed twi
 
 import dataclasses
 import difflib
+import functools
 import json
 import math
 import operator
@@ -21,7 +22,7 @@ import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, SupportsIndex
 
 import cv2
 import numpy as np
@@ -147,22 +148,25 @@ class Report:
 
     def __str__(self) -> str:
         found = self.found
-        lines = [f"{len(found.classes)} classes, {len(found.splits)} splits in {self.folder}"]
+        lines = [
+            f"{_count(len(found.classes), 'class', 'classes')}, {_count(len(found.splits), 'split')} in {self.folder}"
+        ]
         for split, records in found.splits.items():
-            objects, empty = sum(len(r.labels) for r in records), sum(not len(r.labels) for r in records)
             crowd, difficult = sum(int(r.crowd.sum()) for r in records), sum(int(r.difficult.sum()) for r in records)
-            extra = "".join(f", {n} {kind}" for n, kind in ((crowd, "crowd"), (difficult, "difficult")) if n)
-            lines.append(
-                f"  {split}: {len(records)} images ({empty} without objects), {objects} objects{extra}, "
-                f"{self.shards[split]} shard{'s' * (self.shards[split] > 1)}"
-            )
-        for title, items, shown in (
-            ("objects without area were dropped", found.dropped, _SHOWN),
-            ("objects reached over the edge of their image and were clipped", found.clipped, 3),
-            ("problems, for which images were left out", found.bad, None),
+            facts = [
+                f"{_count(len(records), 'image')} ({sum(not len(r.labels) for r in records)} without objects)",
+                _count(sum(len(r.labels) for r in records), "object"),
+                *(f"{number} {kind}" for number, kind in ((crowd, "crowd"), (difficult, "difficult")) if number),
+                _count(self.shards[split], "shard"),
+            ]
+            lines.append(f"  {split}: {', '.join(facts)}")
+        for noun, what, items, shown in (
+            ("object", "without area dropped", found.dropped, _SHOWN),
+            ("object", "over the edge of the image clipped", found.clipped, 3),
+            ("problem", "left out", found.bad, None),
         ):
             if items:
-                lines.append(f"{len(items)} {title}:\n{_listing(items, shown)}")
+                lines.append(f"{_count(len(items), noun)} {what}:\n{_listing(items, shown)}")
         return "\n".join([*lines, *found.notes])
 
 
@@ -218,7 +222,7 @@ def gather(
         kept[split] = tuple(records.values())
     if all_bad and not skip_bad:
         raise UserError(
-            f"{source}: {len(all_bad)} problems; mend them, or pass --skip-bad to import the rest:\n"
+            f"{source}: {_count(len(all_bad), 'problem')}; mend what is wrong, or pass --skip-bad to import the rest:\n"
             + _listing(all_bad)
         )
     for split, members in kept.items():
@@ -236,9 +240,10 @@ def gather(
     )
 
 
-def near(name: str, names: Iterable[str]) -> str:
+@functools.cache  # a wrong list of classes asks the same of every object
+def near(name: str, names: tuple[str, ...]) -> str:
     """What an error message adds about a misspelt name: `; the nearest is 'x'`, or nothing."""
-    close = difflib.get_close_matches(name, list(names), n=1)
+    close = difflib.get_close_matches(name, names, n=1)
     return f"; the nearest is {close[0]!r}" if close else ""
 
 
@@ -251,6 +256,10 @@ def read_bytes(path: Path, limit: int) -> bytes:
         raise OSError(f"it has {status.st_size} bytes, more than the limit of {limit}")
     with path.open("rb") as file:
         return file.read(limit)
+
+
+def _count(number: int, noun: str, nouns: str | None = None) -> str:
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
 
 
 def _listing(lines: Sequence[str], shown: int | None = _SHOWN) -> str:
@@ -296,7 +305,7 @@ def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
         try:
             box = _fit(item, width, height)
             if item.name not in labels:
-                raise ValueError(f"class {item.name!r} is not in the list{near(item.name, labels)}")
+                raise ValueError(f"class {item.name!r} is not in the list{near(item.name, tuple(labels))}")
         except ValueError as error:
             bad.append(f"{item.what}: {error}")
             continue
@@ -587,7 +596,7 @@ class Stored:
     def __len__(self) -> int:
         return len(self.records)
 
-    def __getitem__(self, index: int) -> Example:
+    def __getitem__(self, index: SupportsIndex) -> Example:
         index = operator.index(index)
         if not 0 <= index < len(self):
             raise IndexError(f"{index} is not in 0..{len(self) - 1}, the examples of {self.name}/{self.split}")
@@ -595,7 +604,7 @@ class Stored:
         try:
             field = self.parse(self.records[index]).features.feature
             image = decode(field["image"].bytes_list.value[0])
-        except (RuntimeError, ValueError) as error:
+        except (RuntimeError, ValueError, IndexError) as error:  # a cut off shard can read as empty records
             raise UserError(f"{self.name}/{self.split} is damaged at {index}; import it again: {error}") from error
         crowd = np.array(field["objects/crowd"].int64_list.value, bool)
         return Example(
@@ -626,7 +635,7 @@ def open(name: str | os.PathLike[str], split: str, *, root: str | os.PathLike[st
     builder = _builder(folder)
     splits = builder.info.splits
     if split not in splits:
-        raise UserError(f"set {folder} has no split {split!r}; it has {', '.join(splits)}{near(split, splits)}")
+        raise UserError(f"set {folder} has no split {split!r}; it has {', '.join(splits)}{near(split, tuple(splits))}")
     for part in splits[split].file_instructions:
         if not Path(part.filename).is_file():
             raise UserError(f"set {folder} is damaged: {part.filename} is missing; import it again")
@@ -640,7 +649,7 @@ def _find(name: str, root: Path) -> Path:
         if (folder / _INFO).is_file():
             return folder
     names = sorted(info.parents[1].name for info in root.glob(f"[!.]*/{VERSION}/{_INFO}"))
-    there = f"there are {', '.join(names)}{near(name, names)}" if names else "there is none at all"
+    there = f"there are {', '.join(names)}{near(name, tuple(names))}" if names else "there is none at all"
     raise UserError(
         f"no data set {name!r} in {root}: {there}; "
         f"import it with: ylosia data import FORMAT SOURCE --name {Path(name).name} --out {root}"

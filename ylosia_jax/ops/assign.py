@@ -5,6 +5,7 @@ Shape shorthand: B images, N objects (padded), A anchor points, K classes.
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
@@ -38,7 +39,7 @@ def top_k_mask(values: Float[Array, "*B A"], k: int) -> Bool[Array, "*B A"]:
 def assign_aligned(
     scores: Float[Array, "B A K"],
     predicted: Float[Array, "B A 4"],
-    points: Float[Array, "A 2"],
+    points: Float[Array | np.ndarray, "A 2"],
     boxes: Float[Array, "B N 4"],
     labels: Int[Array, "B N"],
     valid: Bool[Array, "B N"],

@@ -40,15 +40,15 @@ def clip(boxes: Float[Array, "*N 4"], height: Float[Array, "*N"] | float, width:
     return jnp.clip(boxes, 0, limit.astype(boxes.dtype))
 
 
-def intersection(a: Float[Array, "*N 4"], b: Float[Array, "*N 4"]) -> Float[Array, "*N"]:
+def intersection(a: Float[Array, "*#N 4"], b: Float[Array, "*#N 4"]) -> Float[Array, "*#N"]:
     """Area that two boxes share, element by element (shapes broadcast)."""
     size = jnp.maximum(jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2]), 0)
     return size[..., 0] * size[..., 1]
 
 
 def iou(
-    a: Float[Array, "*N 4"], b: Float[Array, "*N 4"], *, kind: Literal["iou", "giou", "diou", "ciou"] = "iou"
-) -> Float[Array, "*N"]:
+    a: Float[Array, "*#N 4"], b: Float[Array, "*#N 4"], *, kind: Literal["iou", "giou", "diou", "ciou"] = "iou"
+) -> Float[Array, "*#N"]:
     """Intersection over union element by element (shapes broadcast), or one of its penalised forms.
 
     GIoU (arXiv:1902.09630) subtracts the empty share of the hull; DIoU and CIoU (arXiv:1911.08287, section 3) subtract

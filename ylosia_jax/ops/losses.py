@@ -17,7 +17,7 @@ def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, 
 
 
 def distribution_focal_loss(
-    logits: Float[Array, "*A 4*R"], distances: Float[Array, "*A 4"], bins: int
+    logits: Float[Array, "*A 4*{bins}"], distances: Float[Array, "*A 4"], bins: int
 ) -> Float[Array, "*A 4"]:
     """Distribution focal loss (GFL, arXiv:2006.04388, eq. 6): cross entropy shared between the two nearest bins.
 

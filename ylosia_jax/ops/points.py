@@ -35,7 +35,7 @@ def flatten_levels(maps: Mapping[str, Float[Array, "B _ _ D"]]) -> Float[Array, 
 
 
 def encode_distances(
-    boxes: Float[Array, "*B A 4"], points: Float[Array, "A 2"], strides: Float[Array, " A"]
+    boxes: Float[Array, "*B A 4"], points: Float[Array | np.ndarray, "A 2"], strides: Float[Array | np.ndarray, " A"]
 ) -> Float[Array, "*B A 4"]:
     """Boxes to distances (left, top, right, bottom) from the points, in strides (FCOS, arXiv:1904.01355, eq. 1).
 
@@ -46,14 +46,14 @@ def encode_distances(
 
 
 def decode_distances(
-    distances: Float[Array, "*B A 4"], points: Float[Array, "A 2"], strides: Float[Array, " A"]
+    distances: Float[Array, "*B A 4"], points: Float[Array | np.ndarray, "A 2"], strides: Float[Array | np.ndarray, " A"]
 ) -> Float[Array, "*B A 4"]:
     """Distances (left, top, right, bottom) in strides to boxes: the inverse of `encode_distances`."""
     distances = distances * strides[:, None]
     return jnp.concatenate([points - distances[..., :2], points + distances[..., 2:]], axis=-1)
 
 
-def expect_distances(logits: Float[Array, "*A 4*R"], bins: int) -> Float[Array, "*A 4"]:
+def expect_distances(logits: Float[Array, "*A 4*{bins}"], bins: int) -> Float[Array, "*A 4"]:
     """Expected distance, in strides, under a distribution over 0, 1, …, bins - 1 a side (GFL, arXiv:2006.04388).
 
     Args:

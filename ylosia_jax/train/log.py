@@ -26,16 +26,25 @@ class Log:
     """Writes a row a log step to `metrics.csv` and `tensorboard/`, and moves the bar where there is a terminal.
 
     A resumed run drops the rows after the checkpoint that it starts from: it will write them again.
+
+    Args:
+      folder: the run's.
+      start: step that the run starts from.
+      steps: of the whole run.
+      active: False writes and prints nothing, for every host but the first.
     """
 
-    def __init__(self, folder: Path, start: int, steps: int) -> None:
+    def __init__(self, folder: Path, start: int, steps: int, *, active: bool = True) -> None:
+        self._active = active
         self._path = folder / "metrics.csv"
         self._rows = [row for row in read_rows(self._path) if int(row["step"]) <= start]
         self._columns: list[str] = list(self._rows[0]) if self._rows else []
-        if self._columns:
+        if self._columns and active:
             self._rewrite()
-        self._board = SummaryWriter(str(folder / "tensorboard"), purge_step=start + 1 if start else None)
-        self._bar = tqdm(total=steps, initial=start, unit="step", disable=not sys.stderr.isatty(), dynamic_ncols=True)
+        board = str(folder / "tensorboard")
+        self._board = SummaryWriter(board, purge_step=start + 1 if start else None, write_to_disk=active)
+        hidden = not (active and sys.stderr.isatty())
+        self._bar = tqdm(total=steps, initial=start, unit="step", disable=hidden, dynamic_ncols=True)
 
     def __enter__(self) -> "Log":
         return self
@@ -48,13 +57,15 @@ class Log:
 
     def write(self, step: int, row: dict[str, float]) -> None:
         """Adds a row; its names are the same in every call of a run."""
+        if not self._active:
+            return
         row = {"step": step, **row}
         if not self._columns:
             middle = [name for name in row if name not in FIRST + LAST]
             self._columns = [*FIRST, *middle, *LAST]
             self._rewrite()
         with self._path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow([f"{row[name]:.6g}" for name in self._columns])
+            csv.writer(file, lineterminator="\n").writerow([f"{row[name]:.8g}" for name in self._columns])
         for name in self._columns[1:]:
             self._board.add_scalar(name, row[name], step)
         self._bar.update(step - self._bar.n)
@@ -70,7 +81,8 @@ class Log:
 
     def say(self, line: str) -> None:
         """Prints a line without breaking the bar."""
-        self._bar.write(line, file=sys.stderr)
+        if self._active:
+            self._bar.write(line, file=sys.stderr)
 
     def _rewrite(self) -> None:
         temporary = self._path.with_suffix(".csv.tmp")
