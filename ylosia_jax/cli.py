@@ -4,6 +4,7 @@ import contextlib
 import dataclasses
 import io
 import json
+import logging
 import os
 import re
 import sys
@@ -271,6 +272,8 @@ def main(args: Sequence[str] | None = None) -> int:
       0 when done, 1 when some inputs were bad and skipped, 2 when the user has something to mend.
     """
     args = list(sys.argv[1:] if args is None else args)
+    # Orbax tells its developers, not our users, what it does.
+    logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         command, rest = _parse(args)
         if isinstance(command, Train | Plan):
@@ -293,7 +296,7 @@ def _parse(args: list[str]) -> tuple[Any, list[str]]:
     """The command and the words it does not know, which may be config fields."""
     from ylosia_jax.config import nearest
 
-    commands = [kind.__metadata__[0].name for kind in Command.__args__]  # type: ignore[attr-defined]
+    commands = [kind.__metadata__[0].name for kind in Command.__args__]
     if not args:
         args = ["--help"]
     if args == ["--version"]:
@@ -305,7 +308,7 @@ def _parse(args: list[str]) -> tuple[Any, list[str]]:
     try:
         with contextlib.redirect_stderr(said):
             return tyro.cli(
-                Command,  # type: ignore[arg-type]
+                Command,
                 args=args,
                 prog="ylosia",
                 return_unknown_args=True,

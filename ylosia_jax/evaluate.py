@@ -39,9 +39,7 @@ def make_predict(
     def predict(variables: Any, image: Any) -> dict[str, Any]:
         stored = {"params": cast_floats(variables["params"], dtype)}
         stored |= {name: value for name, value in variables.items() if name != "params"}
-        outputs = cast_floats(
-            network.apply(stored, to_float(image).astype(dtype), train=False), jnp.dtype("float32")
-        )
+        outputs = cast_floats(network.apply(stored, to_float(image).astype(dtype), train=False), jnp.dtype("float32"))
         return {name: task.decode(outputs[name]) for name, task in tasks.items()}
 
     return predict

@@ -28,7 +28,7 @@ from ylosia_jax.train.loop import Train, train_loop
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import batch_sharding, make_mesh, place_batch, state_shardings
 from ylosia_jax.train.step import State, init_state, make_train_step
-from ylosia_jax.types import Batch, Source, UserError
+from ylosia_jax.types import Source, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,9 +77,9 @@ class Experiment:
     network: nn.Module
     tasks: dict[str, Any]
     data: Data
-    augment: Augment = Augment()
-    optim: Optim = Optim()
-    train: Train = Train()
+    augment: Augment = dataclasses.field(default_factory=Augment)
+    optim: Optim = dataclasses.field(default_factory=Optim)
+    train: Train = dataclasses.field(default_factory=Train)
     seed: int = 0
     workdir: str = ""
 
@@ -297,7 +297,9 @@ def _claim(workdir: Path, experiment: Experiment) -> None:
         differences = configs.diff(configs.load(workdir), dataclasses.replace(experiment, workdir=str(workdir)))
         differences = [row for row in differences if row[0] != "workdir"]
         if differences:
-            rows = "; ".join(f"{path}: {configs.show(a)} there, {configs.show(b)} here" for path, a, b in differences[:5])
+            rows = "; ".join(
+                f"{path}: {configs.show(a)} there, {configs.show(b)} here" for path, a, b in differences[:5]
+            )
             raise UserError(f"{workdir} holds a run of another config ({rows}): give another --workdir")
         return
     if workdir.exists() and not workdir.is_dir():
@@ -318,10 +320,16 @@ def versions() -> dict[str, str | None]:
         with contextlib.suppress(metadata.PackageNotFoundError):
             found[name] = metadata.version(name)
     folder = Path(__file__).parent
-    git = subprocess.run(
-        ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
-        capture_output=True, text=True, check=False,
-    ) if shutil.which("git") else None
+    git = (
+        subprocess.run(
+            ["git", "-C", str(folder), "describe", "--always", "--dirty", "--abbrev=40"],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        if shutil.which("git")
+        else None
+    )
     found["commit"] = git.stdout.strip() if git is not None and git.returncode == 0 else None
     devices = jax.devices()
     return found | {"python": platform.python_version(), "devices": f"{len(devices)} x {devices[0].device_kind}"}

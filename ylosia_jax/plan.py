@@ -4,6 +4,7 @@ What cannot be compiled for a slice, or does not fit its memory, is known before
 (the extra `tpu`), which compiles on machines without a TPU too.
 """
 
+import math
 import os
 import re
 import time
@@ -11,7 +12,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from ylosia_jax.experiment import Experiment, compile_step
 from ylosia_jax.train.sharding import batch_sharding, make_mesh
@@ -25,8 +25,7 @@ CHIPS: dict[str, tuple[float, float, int]] = {
     "v6e": (918e12, 1.64e12, 32 << 30),
 }
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
-_BYTES = {"pred": 1, "s8": 1, "u8": 1, "bf16": 2, "f16": 2, "s16": 2, "u16": 2, "f32": 4, "s32": 4, "u32": 4}
-_BYTES |= {"f64": 8, "s64": 8, "u64": 8}
+_BITS = {"pred": 8, "bf16": 16} | {f"{kind}{bits}": bits for kind in "fsu" for bits in (8, 16, 32, 64)}
 
 
 def make_plan(experiment: Experiment, topology: str) -> dict[str, Any]:
@@ -128,10 +127,12 @@ def _devices(topology: str) -> tuple[str, Any]:
     """The chip's name and the slice's devices, described but not there."""
     chip, _, shape = topology.partition(":")
     if chip not in CHIPS or not re.fullmatch(r"\d+x\d+(x\d+)?", shape):
-        raise UserError(f"{topology!r} is no TPU slice: give CHIP:SHAPE such as v5e:16x16, CHIP one of {', '.join(CHIPS)}")
+        raise UserError(
+            f"{topology!r} is no TPU slice: give CHIP:SHAPE such as v5e:16x16, CHIP one of {', '.join(CHIPS)}"
+        )
     # libtpu would otherwise ask the cloud's metadata server, or a TPU's driver, where it runs.
     os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
-    os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"{chip}-{np.prod([int(side) for side in shape.split('x')])}")
+    os.environ.setdefault("TPU_ACCELERATOR_TYPE", f"{chip}-{math.prod(map(int, shape.split('x')))}")
     os.environ.setdefault("TPU_WORKER_HOSTNAMES", "localhost")
     jax.config.update("jax_platforms", "cpu")
     from jax.experimental import topologies
@@ -149,7 +150,9 @@ def _size(shape: str) -> int:
     """Bytes of an HLO shape such as `(f32[64,3]{1,0}, bf16[8]{0})`."""
     total = 0
     for kind, sides in re.findall(r"(\w+)\[([\d,]*)\]", shape):
-        total += _BYTES.get(kind, 0) * int(np.prod([int(side) for side in sides.split(",") if side], dtype=np.int64))
+        total += (
+            _BITS.get(kind, 0) // 8 * int(np.prod([int(side) for side in sides.split(",") if side], dtype=np.int64))
+        )
     return total
 
 

@@ -82,7 +82,7 @@ class Result:
     def to_supervision(self) -> Any:
         """The same as `supervision.Detections`; the package `supervision` must be installed."""
         try:
-            import supervision
+            import supervision  # pyright: ignore[reportMissingImports]
         except ImportError as error:
             raise UserError("to_supervision() needs the package supervision: pip install supervision") from error
         return supervision.Detections(
@@ -164,8 +164,14 @@ def find_images(sources: Sequence[str]) -> list[Path]:
             globbed = any(c in source for c in "*?[")
             matches = sorted(p for p in parent.glob(pattern) if p.is_file()) if globbed else []
             if not globbed:
-                near = configs.nearest(path.name, [p.name for p in path.parent.iterdir()]) if path.parent.is_dir() else None
-                raise UserError(f"{source}: no such file or folder" + (f"; did you mean {path.parent / near}?" if near else ""))
+                near = (
+                    configs.nearest(path.name, [p.name for p in path.parent.iterdir()])
+                    if path.parent.is_dir()
+                    else None
+                )
+                raise UserError(
+                    f"{source}: no such file or folder" + (f"; did you mean {path.parent / near}?" if near else "")
+                )
         if not matches:
             raise UserError(f"{source}: no image in it ({', '.join(sorted(IMAGE_SUFFIXES))})")
         found += matches

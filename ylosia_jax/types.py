@@ -11,11 +11,17 @@ a meaning into.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int, UInt8
+
+# A batch is NumPy on the host and JAX on the device; to the type checker it is JAX, which most code sees.
+if TYPE_CHECKING:
+    AnyArray = Array
+else:
+    AnyArray = Array | np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,10 +70,10 @@ class Objects:
       crowd: [B, N] a group box: not a target, and what it covers is no background either.
     """
 
-    boxes: Float[Array, "*B N 4"]
-    labels: Int[Array, "*B N"]
-    valid: Bool[Array, "*B N"]
-    crowd: Bool[Array, "*B N"]
+    boxes: Float[AnyArray, "*B N 4"]
+    labels: Int[AnyArray, "*B N"]
+    valid: Bool[AnyArray, "*B N"]
+    crowd: Bool[AnyArray, "*B N"]
 
 
 @struct.dataclass
@@ -83,11 +89,11 @@ class Batch:
       objects: the truth, in pixels of the canvas.
     """
 
-    image: Array
-    extent: Float[Array, "B 2"]
-    size: Float[Array, "B 2"]
-    index: Int[Array, " B"]
-    epoch: Int[Array, " B"]
+    image: AnyArray
+    extent: Float[AnyArray, "B 2"]
+    size: Float[AnyArray, "B 2"]
+    index: Int[AnyArray, " B"]
+    epoch: Int[AnyArray, " B"]
     objects: Objects
 
 
@@ -115,10 +121,10 @@ class Detections:
       valid: [B, M] False marks padding.
     """
 
-    boxes: Float[Array, "*B M 4"]
-    scores: Float[Array, "*B M"]
-    labels: Int[Array, "*B M"]
-    valid: Bool[Array, "*B M"]
+    boxes: Float[AnyArray, "*B M 4"]
+    scores: Float[AnyArray, "*B M"]
+    labels: Int[AnyArray, "*B M"]
+    valid: Bool[AnyArray, "*B M"]
 
 
 def stride(level: str) -> int:

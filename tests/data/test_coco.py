@@ -83,6 +83,15 @@ def test_images_lie_beside_the_file_or_in_the_given_folder(write, tmp_path):
         coco.read(file, split="val")
 
 
+def test_long_paths_are_told_apart(write, tmp_path):
+    names = [f"pictures/of/camera_{number}/2024/frame_000001.jpg" for number in range(2)]
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True)
+        (tmp_path / name).write_bytes((tmp_path / "a.jpg").read_bytes())
+    found = coco.read(write([], [image(7, names[0]), image(8, names[1])]), split="val")
+    assert [record.name for record in found.splits["val"]] == names
+
+
 def test_clipped_and_dropped_boxes_are_reported(write):
     found = coco.read(write([thing(1, box=[60, 40, 5, 5]), thing(2, box=[5, 5, 0, 9])]), split="val")
     assert found.splits["val"][0].boxes.tolist() == [[60, 40, 64, 45]]
@@ -105,7 +114,7 @@ def test_clipped_and_dropped_boxes_are_reported(write):
         (thing(box=[1, 2, 10**400, 4]), ["annotation 1", "is not finite"]),
         (thing(box=[1, 2, -3, 4]), ["annotation 1 (cat)", "ends before it begins"]),
         (thing(box=[70, 2, 3, 4]), ["annotation 1 (cat)", "wholly outside the 64x48 image"]),
-        (thing(area=-1), ["annotation 1 (cat)", "area -1 is not"]),
+        (thing(area=-1), ["annotation 1 (cat)", "area -1 is negative"]),
         (thing(area="big"), ["annotation 1", "area 'big' is not a number"]),
         (thing(iscrowd=2), ["annotation 1", "iscrowd 2 is not 0 or 1"]),
         (thing(number=2), ["annotation 2", "another annotation has the same id"]),

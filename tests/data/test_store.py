@@ -1,3 +1,4 @@
+import resource
 import struct
 import subprocess
 import sys
@@ -188,6 +189,18 @@ def test_a_failed_write_leaves_no_trace(gather, tmp_path):
     found.splits["train"][3].path.unlink()
     with pytest.raises(UserError, match=r"cannot store 'pets' .*train3\.jpg"):
         store.write(found, name="pets", root=tmp_path / "data")
+    assert list((tmp_path / "data").iterdir()) == []
+
+
+def test_a_full_disk_is_an_error(gather, tmp_path):
+    found = gather()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, limits[1]))
+    try:
+        with pytest.raises(UserError, match=r"cannot store 'pets' .*too large"):
+            store.write(found, name="pets", root=tmp_path / "data")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list((tmp_path / "data").iterdir()) == []
 
 

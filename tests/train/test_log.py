@@ -4,7 +4,15 @@ import pytest
 
 from ylosia_jax.train.log import Log, read_rows
 
-ROW = {"epoch": 0.5, "loss": 2.0, "loss/box": 2.0, "lr": 0.1, "images_per_second": 10.0, "host_wait": 0.0, "compiles": 1}
+ROW = {
+    "epoch": 0.5,
+    "loss": 2.0,
+    "loss/box": 2.0,
+    "lr": 0.1,
+    "images_per_second": 10.0,
+    "host_wait": 0.0,
+    "compiles": 1,
+}
 
 
 def write(folder: Path, start: int, steps: range) -> None:

@@ -23,7 +23,7 @@ FILL = 114
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
-    """What happens to a training image; the defaults leave it alone.
+    """What happens to a training image; the defaults only centre it on its canvas.
 
     Attributes:
       flip: probability of a left-right flip.
@@ -132,7 +132,8 @@ def _place(draw: dict[str, Array], extent: Array, canvas: Array, tile: int) -> A
     A lone picture is centred; the tiles of a mosaic meet in one point, the first above left of it.
     """
     middle = canvas / 2 + draw["shift"]
-    alone = middle - draw["scale"] * extent / 2
+    # Whole pixels: half of one, from an odd margin, would blur a picture that is only to be centred.
+    alone = jnp.floor((canvas - extent) / 2) + draw["shift"] + (1 - draw["scale"]) * extent / 2
     before = jnp.array([tile < 2, tile % 2 == 0])
     shared = middle + draw["scale"] * (draw["centre"] - extent * before)
     return jnp.where(draw["mosaic"], shared, alone) if tile == 0 else shared

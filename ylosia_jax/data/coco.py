@@ -9,7 +9,7 @@ import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path, PureWindowsPath
-from reprlib import repr  # what a file holds may be long
+from reprlib import repr as brief
 from typing import Any
 
 from ylosia_jax.data import store
@@ -44,7 +44,7 @@ def read(
     ids, names = (Counter(repr(image.get(key)) for image in content["images"]) for key in ("id", "file_name"))
     entries = []
     for number, image in enumerate(content["images"]):
-        where = f"{path}: image {repr(image['id']) if 'id' in image else f'number {number}'}"
+        where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
         try:
             image_id, file = _whole(image, "id"), _file_name(image)
             size = (_whole(image, "width"), _whole(image, "height")) if {"width", "height"} & image.keys() else None
@@ -91,11 +91,11 @@ def _categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:
         try:
             category, name = _whole(item, "id"), item.get("name")
             if not isinstance(name, str):
-                raise ValueError(f"name {repr(name)} is not a text")
+                raise ValueError(f"name {brief(name)} is not a text")
             if category in categories:
                 raise ValueError(f"{categories[category]!r} has the same id {category}")
         except ValueError as error:
-            raise UserError(f"{path}: category {repr(item.get('name'))}: {error}") from error
+            raise UserError(f"{path}: category {brief(item.get('name'))}: {error}") from error
         categories[category] = name.strip()
     return categories
 
@@ -109,9 +109,9 @@ def _objects(
     bad: list[str] = []
     seen: set[int] = set()
     for number, annotation in enumerate(content["annotations"]):
-        what = f"annotation {repr(annotation['id']) if 'id' in annotation else f'number {number}'}"
+        what = f"annotation {brief(annotation['id']) if 'id' in annotation else f'number {number}'}"
         if not _is_whole(annotation, "image_id") or annotation["image_id"] not in objects:
-            bad.append(f"{path}: {what}: there is no image with its image_id {repr(annotation.get('image_id'))}")
+            bad.append(f"{path}: {what}: there is no image with its image_id {brief(annotation.get('image_id'))}")
             continue
         try:
             item = _object(annotation, what, categories)
@@ -130,9 +130,9 @@ def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]
         raise ValueError(f"its category_id {category} is not among the file's categories")
     box, area, crowd = annotation.get("bbox"), annotation.get("area"), annotation.get("iscrowd", 0)
     if not isinstance(box, list) or len(box) != 4:
-        raise ValueError(f"bbox {repr(box)} is not [x, y, width, height]")
+        raise ValueError(f"bbox {brief(box)} is not [x, y, width, height]")
     if crowd not in (0, 1):
-        raise ValueError(f"iscrowd {repr(crowd)} is not 0 or 1")
+        raise ValueError(f"iscrowd {brief(crowd)} is not 0 or 1")
     x, y, width, height = (_number("bbox", value) for value in box)
     return store.Object(
         what=f"{what} ({categories[category]})",
@@ -147,10 +147,10 @@ def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]
 def _file_name(image: dict[str, Any]) -> str:
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
-        raise ValueError(f"file_name {repr(name)} is not a text")
+        raise ValueError(f"file_name {brief(name)} is not a text")
     windows = PureWindowsPath(name)
     if windows.drive or windows.root or ".." in windows.parts:
-        raise ValueError(f"file_name {repr(name)} leads out of the folder of the images")
+        raise ValueError(f"file_name {brief(name)} leads out of the folder of the images")
     return name
 
 
@@ -161,14 +161,14 @@ def _is_whole(item: dict[str, Any], key: str) -> bool:
 
 def _whole(item: dict[str, Any], key: str) -> int:
     if not _is_whole(item, key):
-        raise ValueError(f"{key} {repr(item.get(key))} is not a whole number")
+        raise ValueError(f"{key} {brief(item.get(key))} is not a whole number")
     return item[key]
 
 
 def _number(key: str, value: Any) -> float:
     if type(value) not in (int, float):
-        raise ValueError(f"{key} {repr(value)} is not a number")
+        raise ValueError(f"{key} {brief(value)} is not a number")
     try:
         return float(value)
     except OverflowError:
-        raise ValueError(f"{key} {repr(value)} is not finite") from None
+        raise ValueError(f"{key} {brief(value)} is not finite") from None

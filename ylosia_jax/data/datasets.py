@@ -41,5 +41,5 @@ def other_split(dataset: Dataset, name: str | None, split: str | None) -> Datase
     """
     if name == "scenes" or (name is None and isinstance(dataset, Scenes)):
         base = dataset if isinstance(dataset, Scenes) else Scenes("validation", size=128)
-        return dataclasses.replace(base, split=split or base.split)  # type: ignore[arg-type]
+        return dataclasses.replace(base, split=split or base.split)
     return Imported(name or dataset.name, split or dataset.split)  # type: ignore[union-attr]

@@ -4,6 +4,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Iterator
+from typing import Any
 
 import cv2
 import grain
@@ -81,15 +82,19 @@ def prepare(example: Example, index: int, epoch: int, canvas: tuple[int, int], m
         )
         keep = np.sort(np.argsort(-example.area, kind="stable")[:max_objects])
 
-    def pad(values: np.ndarray) -> np.ndarray:
+    def pad(values: np.ndarray) -> Any:
         return np.pad(values[keep], [(0, max_objects - len(keep))] + [(0, 0)] * (values.ndim - 1))
 
+    def array(value: Any, dtype: Any) -> Any:
+        return np.array(value, dtype)
+
+    page: Any = box.apply(example.image, canvas)
     return Batch(
-        image=box.apply(example.image, canvas),
-        extent=np.array(box.extent, np.float32),
-        size=np.array(box.size, np.float32),
-        index=np.int32(index),
-        epoch=np.int32(epoch),
+        image=page,
+        extent=array(box.extent, np.float32),
+        size=array(box.size, np.float32),
+        index=array(index, np.int32),
+        epoch=array(epoch, np.int32),
         objects=Objects(
             boxes=pad(box.encode(example.boxes)),
             labels=pad(example.labels.astype(np.int32)),
@@ -132,7 +137,7 @@ def train_batches(
         raise ValueError(f"data.batch_size {batch_size} is not divisible by the {processes} hosts")
     rows = batch_size // processes
     count = len(source)
-    order = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+    order: Any = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
 
     def load(batch: int) -> Batch:
         first = batch * batch_size + process * rows
@@ -169,5 +174,5 @@ def eval_batches(
         items = [prepare(e, i, 0, canvas, max(len(e.labels), 1)) for i, e in zip(chosen, examples, strict=True)]
         items += [prepare(blank, -1, 0, canvas, 1)] * (rows - len(chosen))
         # The network needs no truth to predict: none travels to the device.
-        items = [item.replace(objects=None) for item in items]  # type: ignore[attr-defined]
+        items = [item.replace(objects=None) for item in items]
         yield stack(items), examples

@@ -168,7 +168,7 @@ def _pick(rng: np.random.Generator, height: int, width: int) -> Thing:
     label = int(rng.integers(len(FIGURES)))
     figure = FIGURES[label](rng)
     person = figure.joints is not None
-    smallest, largest, swing = (0.15, 0.45, 0.3) if person else (0.06, 0.42, math.pi)
+    smallest, largest, swing = (0.17, 0.45, 0.3) if person else (0.08, 0.42, math.pi)
     radius = min(height, width) * smallest * (largest / smallest) ** rng.random()
     centre = rng.uniform(0.08, 0.92, 2) * [width, height]
     angle = rng.uniform(-swing, swing)

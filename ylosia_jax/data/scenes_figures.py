@@ -121,8 +121,8 @@ def crate(rng: np.random.Generator) -> Figure:
 
 
 def star(rng: np.random.Generator) -> Figure:
-    """A star with four to six faceted points."""
-    main, tips = colour(rng), int(rng.integers(4, 7))
+    """A star with five or six faceted points."""
+    main, tips = colour(rng), int(rng.integers(5, 7))
     angle = np.arange(2 * tips + 1) * np.pi / tips
     radius = np.where(np.arange(2 * tips + 1) % 2, rng.uniform(0.36, 0.5), 1.0)
     outline = np.stack([radius * np.sin(angle), -radius * np.cos(angle)], axis=1)
@@ -145,17 +145,17 @@ def ring(rng: np.random.Generator) -> Figure:
 
 def leaf(rng: np.random.Generator) -> Figure:
     """A leaf on its stalk, pointed at one end and round at the other."""
-    main = colour(rng, hue=(0.0, 0.42))
-    vein, breadth, lean = lighter(main, -0.4), rng.uniform(0.38, 0.55), rng.uniform(0.55, 0.8)
+    main = colour(rng, hue=(0.02, 0.4))
+    vein, breadth, lean = lighter(main, -0.4), rng.uniform(0.5, 0.68), rng.uniform(0.55, 0.75)
     t = np.arange(24) / 23
-    half, y = breadth * np.sin(np.pi * t**lean), 1.6 * t - 1
+    half, y = breadth * np.sin(np.pi * t**lean), 1.7 * t - 1
     sides = [np.stack([side * half, y], axis=1) for side in (1, -1)]
     ribs = [np.array([[-half[i], y[i - 3]], [0, y[i]], [half[i], y[i - 3]]]) * [0.6, 1] for i in (8, 13, 17)]
     return Figure(
         (
-            Stroke(np.array([[0, 0.5], [0.06, 1]]), vein, 0.1),
+            Stroke(np.array([[0, 0.6], [0.06, 1]]), vein, 0.1),
             Stroke(np.concatenate([sides[0], sides[1][::-1]]), main),
-            Stroke(np.array([[0, -0.8], [0, 0.6]]), vein, 0.07),
+            Stroke(np.array([[0, -0.8], [0, 0.65]]), vein, 0.07),
             *(Stroke(rib, vein, 0.05) for rib in ribs),
         )
     )

@@ -220,6 +220,7 @@ def gather(
             elif record:
                 records[entry.name] = record
         kept[split] = tuple(records.values())
+    all_bad = _plain(all_bad)
     if all_bad and not skip_bad:
         raise UserError(
             f"{source}: {_count(len(all_bad), 'problem')}; mend what is wrong, or pass --skip-bad to import the rest:\n"
@@ -232,10 +233,10 @@ def gather(
     return Imported(
         classes=tuple(classes),
         splits=kept,
-        bad=tuple(all_bad),
-        dropped=tuple(line for result in checked.values() for line in result.dropped),
-        clipped=tuple(line for result in checked.values() for line in result.clipped),
-        notes=tuple(notes),
+        bad=all_bad,
+        dropped=_plain(line for result in checked.values() for line in result.dropped),
+        clipped=_plain(line for result in checked.values() for line in result.clipped),
+        notes=_plain(notes),
         category_ids=category_ids,
     )
 
@@ -248,7 +249,7 @@ def near(name: str, names: tuple[str, ...]) -> str:
 
 
 def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes; anything else raises OSError with the reason."""
+    """The content of a regular file of at most `limit` bytes, links followed; OSError says why it cannot be had."""
     status = path.stat()  # before opening: to open a pipe is to wait for its other end
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is not a regular file")
@@ -265,8 +266,12 @@ def _count(number: int, noun: str, nouns: str | None = None) -> str:
 def _listing(lines: Sequence[str], shown: int | None = _SHOWN) -> str:
     shown = len(lines) if shown is None else shown
     more = [f"… and {len(lines) - shown} more"] if len(lines) > shown else []
+    return "\n".join("  " + line for line in [*lines[:shown], *more])
+
+
+def _plain(lines: Iterable[str]) -> tuple[str, ...]:
     # Names come from files of strangers, and a terminal obeys control characters.
-    return "\n".join("  " + (line if line.isprintable() else repr(line)) for line in [*lines[:shown], *more])
+    return tuple(line if line.isprintable() else repr(line) for line in lines)
 
 
 def _check_classes(classes: Sequence[str], source: str | os.PathLike[str]) -> None:
@@ -293,7 +298,7 @@ def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
     if not entry.name.isprintable():
         return _Checked(None, [f"{entry.where}: the image's name {entry.name!r} has unprintable characters"])
     try:
-        height, width = _verify(entry.path).shape[:2]
+        height, width = verify(entry.path).shape[:2]
     except (OSError, ValueError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
         return _Checked(None, [f"{entry.path}: {reason}", *(f"{entry.where}: {text}" for text in entry.bad)])
@@ -344,7 +349,7 @@ def _fit(item: Object, width: int, height: int) -> np.ndarray | None:
     if not all(math.isfinite(value) for value in item.box):
         raise ValueError(f"{text} is not finite")
     if item.area is not None and not (math.isfinite(item.area) and item.area >= 0):
-        raise ValueError(f"area {item.area:g} is not a finite positive number")
+        raise ValueError(f"area {item.area:g} is negative or not finite")
     if x1 < x0 or y1 < y0:
         raise ValueError(f"{text} ends before it begins")
     if x0 == x1 or y0 == y1:
@@ -372,8 +377,9 @@ def decode(data: bytes) -> np.ndarray:
     return image
 
 
-def _verify(path: Path) -> np.ndarray:
-    """Decodes an image file that must be whole. cv2 alone is no judge: releases differ in taking cut off JPEGs."""
+def verify(path: Path) -> np.ndarray:
+    """RGB pixels [H, W, 3] uint8 of a JPEG, PNG or BMP file as stored. OSError or ValueError if it is not whole."""
+    # cv2 alone is no judge: its releases differ in whether they take a JPEG that is cut off.
     data = read_bytes(path, MAX_IMAGE_BYTES)
     if not data:
         raise ValueError("the file is empty")
@@ -433,7 +439,7 @@ def write(
     """Stores a set, or adds splits to one, all or nothing.
 
     Everything is written into a temporary folder beside the set and moved into place at the end. What is stored already
-    is never overwritten, and a run that is killed leaves it as it was.
+    is never overwritten, and a run that is killed leaves it as it was, beside a hidden `.<name>-*` folder at most.
 
     Args:
       found: what to store.
@@ -459,7 +465,7 @@ def write(
                 fresh.parent.rename(folder.parent)
             else:
                 _join(fresh, folder, before)
-    except OSError as error:
+    except (OSError, RuntimeError) as error:  # the shards' writer reports a full disk as a RuntimeError
         raise UserError(f"cannot store {name!r} in {folder}: {error}") from error
     return Report(folder, shards, found)
 

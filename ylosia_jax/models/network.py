@@ -24,5 +24,5 @@ class Network(nn.Module):
 
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
         """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides."""
-        features = self.neck(self.backbone(image, train), train)  # type: ignore[operator]
-        return {name: head(features, train) for name, head in self.heads.items()}  # type: ignore[operator]
+        features = self.neck(self.backbone(image, train), train)
+        return {name: head(features, train) for name, head in self.heads.items()}

@@ -16,6 +16,7 @@ class Bottleneck(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
+        """Returns [B, H, W, features]."""
         y = ConvNorm(self.features, 3, name="conv1")(x, train)
         y = ConvNorm(self.features, 3, name="conv2")(y, train)
         return x + y if self.shortcut else y
@@ -34,6 +35,7 @@ class C2f(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
+        """Returns [B, H, W, features]."""
         hidden = self.features // 2
         parts = jnp.split(ConvNorm(2 * hidden, 1, name="split")(x, train), 2, axis=-1)
         for i in range(self.repeats):
@@ -49,6 +51,7 @@ class SPPF(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
+        """Returns [B, H, W, features]."""
         x = ConvNorm(x.shape[-1] // 2, 1, name="reduce")(x, train)
         parts = [x]
         for _ in range(3):

@@ -23,7 +23,9 @@ class Conv(nn.Module):
     use_bias: bool = False
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], bias_init: nn.initializers.Initializer = nn.initializers.zeros) -> Array:
+    def __call__(
+        self, x: Float[Array, "B H W C"], bias_init: nn.initializers.Initializer = nn.initializers.zeros
+    ) -> Array:
         """Returns [B, ceil(H / stride), ceil(W / stride), features] for odd kernels."""
         pad = self.kernel // 2
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)

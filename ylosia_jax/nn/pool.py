@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 def max_pool(x: Float[Array, "B H W C"], kernel: int) -> Float[Array, "B H W C"]:
     """Square max pool with stride 1 that keeps the size; the border is padded with -inf, so it never wins."""
     pad = kernel // 2
-    return nn.max_pool(x, (kernel, kernel), (1, 1), ((pad, pad), (pad, pad)))
+    return nn.max_pool(x, (kernel, kernel), (1, 1), ((pad, pad), (pad, pad)))  # pyright: ignore[reportArgumentType]
 
 
 def upsample(x: Float[Array, "B H W C"], factor: int = 2) -> Float[Array, "B H*factor W*factor C"]:

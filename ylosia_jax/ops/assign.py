@@ -70,7 +70,8 @@ def assign_aligned(
     score = jnp.einsum("bnk,bak->bna", one_hot, scores, precision=jax.lax.Precision.HIGHEST)
     alignment = jnp.maximum(score, 0) ** alpha * overlap**beta * inside
 
-    claimed = top_k_mask(alignment, top_k) & inside
+    # Where fewer than k points align, the k best hold points that do not: those answer for nothing.
+    claimed = top_k_mask(alignment, top_k) & (alignment > 0)
     # Ties, which only exact duplicates reach, go to the first object.
     owner = jnp.argmax(jnp.where(claimed, overlap, -1.0), axis=1)
     owned = claimed & (owner[:, None, :] == jnp.arange(boxes.shape[1])[:, None])

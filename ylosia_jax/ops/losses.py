@@ -7,7 +7,8 @@ from jaxtyping import Array, Float, Int
 
 def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
     """Cross entropy of sigmoid(logits) against soft targets in [0, 1], stable for any logit."""
-    return jnp.maximum(logits, 0) - logits * targets + jnp.log1p(jnp.exp(-jnp.abs(logits)))
+    # Not max(x, 0) - x t + log1p(exp(-|x|)): its gradient is off by 1/2 where a logit is exactly 0.
+    return targets * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
 
 
 def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, "*A"]) -> Float[Array, "*A"]:

@@ -46,7 +46,9 @@ def encode_distances(
 
 
 def decode_distances(
-    distances: Float[Array, "*B A 4"], points: Float[Array | np.ndarray, "A 2"], strides: Float[Array | np.ndarray, " A"]
+    distances: Float[Array, "*B A 4"],
+    points: Float[Array | np.ndarray, "A 2"],
+    strides: Float[Array | np.ndarray, " A"],
 ) -> Float[Array, "*B A 4"]:
     """Distances (left, top, right, bottom) in strides to boxes: the inverse of `encode_distances`."""
     distances = distances * strides[:, None]

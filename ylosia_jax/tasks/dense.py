@@ -8,9 +8,8 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
-
 from flax import struct
+from jaxtyping import Array, Bool, Float, Int
 
 from ylosia_jax.ops import assign, losses, nms, points
 from ylosia_jax.ops import boxes as box_ops
@@ -143,4 +142,4 @@ class DenseBoxes:
 
 
 def _points(outputs: DenseOutputs) -> tuple[Any, Any]:
-    return points.anchor_points({level: x.shape[1:3] for level, x in outputs.logits.items()})
+    return points.anchor_points({level: (x.shape[1], x.shape[2]) for level, x in outputs.logits.items()})

@@ -34,7 +34,10 @@ class Checkpoints:
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
                 preservation_policy=policies.AnyPreservationPolicy(
-                    [policies.LatestN(1), policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False)]
+                    [
+                        policies.LatestN(1),
+                        policies.BestN(get_metric_fn=score, n=1, keep_checkpoints_without_metrics=False),
+                    ]
                 ),
                 best_fn=score,
                 step_prefix=None,
@@ -58,9 +61,9 @@ class Checkpoints:
           UserError: if it could not be written; the ones before it are intact.
         """
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),  # type: ignore[call-arg]
-            batches=grain.checkpoint.CheckpointSave(batches),  # type: ignore[call-arg]
-            config=ocp.args.JsonSave(dict(config)),  # type: ignore[call-arg]
+            state=ocp.args.StandardSave(state),
+            batches=grain.checkpoint.CheckpointSave(batches),
+            config=ocp.args.JsonSave(dict(config)),
         )
         try:
             self._manager.save(step, args=args, metrics=None if scores is None else dict(scores), force=True)
@@ -69,8 +72,8 @@ class Checkpoints:
             last = self.last()
             intact = "there is no earlier one" if last is None else f"the one of step {last} is intact"
             raise UserError(
-                f"the checkpoint of step {step} could not be written to {self.folder} ({_first_line(error)}); {intact}: "
-                "free some space and start the same command again"
+                f"the checkpoint of step {step} could not be written to {self.folder} ({_first_line(error)}); {intact}"
+                ": free some space and start the same command again"
             ) from error
 
     def last(self) -> int | None:
@@ -90,14 +93,15 @@ class Checkpoints:
         """Reads a state.
 
         Args:
-          state: its form with shardings (`jax.ShapeDtypeStruct` leaves): arrays land as it says, whatever mesh wrote them.
+          state: its form with shardings (`jax.ShapeDtypeStruct` leaves); arrays land as it says, whatever mesh wrote
+            them.
         """
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(state))  # type: ignore[call-arg]
+        args = ocp.args.Composite(state=ocp.args.StandardRestore(state))
         return self._manager.restore(step, args=args)["state"]
 
     def restore_batches(self, step: int, batches: grain.DatasetIterator) -> None:
         """Moves an input iterator to where it stood."""
-        args = ocp.args.Composite(batches=grain.checkpoint.CheckpointRestore(batches))  # type: ignore[call-arg]
+        args = ocp.args.Composite(batches=grain.checkpoint.CheckpointRestore(batches))
         self._manager.restore(step, args=args)
 
     def close(self) -> None:

@@ -39,7 +39,9 @@ class Optim:
 def learning_rate(config: Optim, steps: int) -> optax.Schedule:
     """Linear warm-up, then a cosine to `final_lr` at the last of `steps`."""
     warmup = min(config.warmup_steps, max(steps - 1, 1))
-    return optax.warmup_cosine_decay_schedule(0.0, config.lr, warmup, max(steps, warmup + 1), config.lr * config.final_lr)
+    return optax.warmup_cosine_decay_schedule(
+        0.0, config.lr, warmup, max(steps, warmup + 1), config.lr * config.final_lr
+    )
 
 
 def make_optimizer(config: Optim, steps: int) -> optax.GradientTransformation:

@@ -44,7 +44,7 @@ class State:
 
 def init_state(network: nn.Module, optim: Optim, steps: int, canvas: tuple[int, int], key: PRNGKeyArray) -> State:
     """A fresh state. Pure, so `jax.eval_shape` gives its form without computing it."""
-    variables = network.init(key, jnp.zeros((1, *canvas, 3)), train=False)
+    variables: Any = network.init(key, jnp.zeros((1, *canvas, 3)), train=False)
     optimizer = make_optimizer(optim, steps).init(variables["params"])
     # A copy: two leaves that share a buffer could not both be donated to the step.
     average = jax.tree.map(jnp.copy, variables)

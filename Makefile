@@ -1,0 +1,58 @@
+# The two commands of the README are `make demo` and `make test`; both set up .venv by themselves.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# An installed libtpu would make an ordinary CPU run look for a TPU; set JAX_PLATFORMS= to use what the machine has.
+export JAX_PLATFORMS ?= cpu
+
+.PHONY: help demo test fast parity check format lint types docs clean
+
+help:
+	@echo "make demo    train, evaluate and draw the built-in scenes (runs/demo/)"
+	@echo "make test    all tests"
+	@echo "make fast    the tests that take under a minute"
+	@echo "make check   format, lint, types, tests: what CI runs"
+	@echo "make docs    the documentation into site/"
+
+$(VENV)/pyvenv.cfg:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+		{ echo "$(PYTHON) is older than 3.11: make PYTHON=python3.12 ..." >&2; exit 2; }
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.installed: $(VENV)/pyvenv.cfg requirements.txt pyproject.toml
+	$(BIN)/python -m pip install --quiet --editable .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed
+	JAX_PLATFORMS=$(JAX_PLATFORMS) $(BIN)/ylosia train configs/ylosia_n_scenes_boxes.py --workdir runs/demo
+	@echo "pictures: runs/demo/predictions/"
+
+test: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+fast: $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 2 -m "not slow"
+
+format: $(VENV)/.installed-dev
+	$(BIN)/ruff format .
+	$(BIN)/ruff check --fix .
+
+lint: $(VENV)/.installed-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types: $(VENV)/.installed-dev
+	$(BIN)/pyright --pythonpath $(BIN)/python
+
+check: lint types test
+
+docs: $(VENV)/.installed-dev
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	$(BIN)/mkdocs build --strict
+
+clean:
+	rm -rf $(VENV) site .pytest_cache .ruff_cache

@@ -1,0 +1,112 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ylosia_jax.ops import losses
+
+
+def test_binary_cross_entropy_equals_its_definition():
+    rng = np.random.default_rng(0)
+    logits, targets = rng.normal(0, 4, (20, 5)).astype(np.float32), rng.uniform(0, 1, (20, 5)).astype(np.float32)
+    p = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
+    found = jax.jit(losses.binary_cross_entropy_loss)(logits, targets)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(losses.binary_cross_entropy_loss(logits, targets), found, atol=1e-6)
+
+
+def test_binary_cross_entropy_gradient_is_score_minus_target():
+    logits = np.array([-8, -1, 0, 0, 3], np.float32)
+    targets = np.array([0.2, 1, 0.5, 0, 0.7], np.float32)
+    gradient = jax.vmap(jax.grad(losses.binary_cross_entropy_loss))(logits, targets)
+    np.testing.assert_allclose(gradient, 1 / (1 + np.exp(-logits)) - targets, atol=1e-6)
+
+
+def test_binary_cross_entropy_of_extreme_logits():
+    logits = np.array([1e4, 1e4, -1e4, -1e4], np.float32)
+    targets = np.array([1, 0, 0, 1], np.float32)
+    values, gradients = jax.vmap(jax.value_and_grad(losses.binary_cross_entropy_loss))(logits, targets)
+    np.testing.assert_array_equal(values, [0, 1e4, 0, 1e4])
+    np.testing.assert_array_equal(gradients, [0, 1, 0, -1])
+
+
+def test_softmax_cross_entropy_equals_its_definition():
+    rng = np.random.default_rng(1)
+    logits, labels = rng.normal(0, 4, (6, 7, 5)).astype(np.float32), rng.integers(0, 5, (6, 7))
+    found = jax.jit(losses.softmax_cross_entropy_loss)(logits, labels)
+    for i, j in np.ndindex(6, 7):
+        p = np.exp(logits[i, j].astype(np.float64))
+        np.testing.assert_allclose(found[i, j], -math.log(p[labels[i, j]] / p.sum()), atol=1e-5)
+    np.testing.assert_allclose(losses.softmax_cross_entropy_loss(logits, labels), found, atol=1e-6)
+
+
+def test_softmax_cross_entropy_of_a_label_outside():
+    logits = jnp.zeros((2, 4))
+    values = losses.softmax_cross_entropy_loss(logits, jnp.array([-1, 4]))
+    np.testing.assert_allclose(values, [math.log(4)] * 2, atol=1e-6)
+
+
+def test_softmax_cross_entropy_of_extreme_logits():
+    value, gradient = jax.value_and_grad(losses.softmax_cross_entropy_loss)(jnp.array([1e4, 0, -1e4]), jnp.array(1))
+    assert value == 1e4
+    np.testing.assert_array_equal(gradient, [1, -1, 0])
+
+
+def distribution_focal_by_definition(logits, distances, bins):
+    """GFL's equation 6, a side at a time: -((y_r - y) log p_l + (y - y_l) log p_r)."""
+    result = np.zeros((len(distances), 4))
+    for i, side in np.ndindex(len(distances), 4):
+        scores = logits[i, side * bins : (side + 1) * bins].astype(np.float64)
+        log_p = scores - np.log(np.exp(scores).sum())
+        y = float(distances[i, side])
+        left = math.floor(y)
+        result[i, side] = -((left + 1 - y) * log_p[left] + (y - left) * log_p[left + 1])
+    return result
+
+
+@pytest.mark.parametrize("bins", [4, 16])
+def test_distribution_focal_equals_its_definition(bins):
+    rng = np.random.default_rng(2)
+    logits = rng.normal(0, 3, (40, 4 * bins)).astype(np.float32)
+    distances = rng.uniform(0, bins - 1.02, (40, 4)).astype(np.float32)
+    distances[:8] = rng.integers(0, bins - 1, (8, 4))
+    expected = distribution_focal_by_definition(logits, distances, bins)
+    found = jax.jit(losses.distribution_focal_loss, static_argnums=2)(logits, distances, bins)
+    np.testing.assert_allclose(found, expected, atol=1e-5)
+    np.testing.assert_allclose(losses.distribution_focal_loss(logits, distances, bins), found, atol=1e-5)
+
+
+def test_distribution_focal_of_a_whole_number_is_cross_entropy():
+    logits = np.random.default_rng(3).normal(0, 2, (4, 8)).astype(np.float32)
+    bins = jnp.array([0, 2, 5, 6])
+    found = losses.distribution_focal_loss(logits.reshape(32), bins.astype(jnp.float32), 8)
+    np.testing.assert_allclose(found, losses.softmax_cross_entropy_loss(logits, bins), atol=1e-5)
+
+
+def test_distribution_focal_clips_what_the_bins_cannot_express():
+    logits = np.random.default_rng(4).normal(0, 2, (32,)).astype(np.float32)
+    outside = losses.distribution_focal_loss(logits, np.array([-3, 7, 100, 1e6], np.float32), 8)
+    edge = losses.distribution_focal_loss(logits, np.array([0, 6.99, 6.99, 6.99], np.float32), 8)
+    np.testing.assert_allclose(outside, edge, atol=1e-6)
+
+
+def test_distribution_focal_is_least_at_the_two_neighbours():
+    """Its minimum over all distributions is the one whose expectation is the target."""
+    shared = np.full((4, 8), -100, np.float32)
+    shared[:, 2:4] = np.log([0.25, 0.75])
+    distances = np.full(4, 2.75, np.float32)
+    value, gradient = jax.value_and_grad(lambda x: losses.distribution_focal_loss(x, distances, 8).sum())(
+        jnp.asarray(shared.reshape(32))
+    )
+    entropy = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75))
+    np.testing.assert_allclose(value, 4 * entropy, atol=1e-5)
+    np.testing.assert_allclose(gradient, np.zeros(32), atol=1e-6)
+
+
+def test_distribution_focal_gradient_is_finite_for_extreme_logits():
+    logits = jnp.tile(jnp.array([1e4, -1e4, 0.0, 1e4]), 4)
+    gradient = jax.grad(lambda x: losses.distribution_focal_loss(x, jnp.array([0, 1.5, 3, -5]), 4).sum())(logits)
+    assert np.isfinite(gradient).all()
