@@ -150,9 +150,7 @@ def _size(shape: str) -> int:
     """Bytes of an HLO shape such as `(f32[64,3]{1,0}, bf16[8]{0})`."""
     total = 0
     for kind, sides in re.findall(r"(\w+)\[([\d,]*)\]", shape):
-        total += (
-            _BITS.get(kind, 0) // 8 * int(np.prod([int(side) for side in sides.split(",") if side], dtype=np.int64))
-        )
+        total += _BITS.get(kind, 0) // 8 * math.prod(int(side) for side in sides.split(",") if side)
     return total
 
 

@@ -221,15 +221,15 @@ def _scores(metrics: Mapping[str, Any]) -> list[str]:
         if not isinstance(entry, dict):
             continue
         plain = {name: value for name, value in entry.items() if not isinstance(value, dict)}
-        parts = {name: value for name, value in entry.items() if isinstance(value, dict)}
+        parts = {name: value for name, value in entry.items() if value and isinstance(value, dict)}
         headline = list(plain)[:HEADLINE]
         cards = [f'<div class="card">{escape(name)}<b>{_score(plain[name])}</b></div>' for name in headline]
         # A part of the same scores (PQ of `things`) is a column beside the whole; the others are tables of their own.
         alike = {name: values for name, values in parts.items() if values.keys() <= plain.keys()}
-        tables = [_table("All scores", {"all": plain, **alike})]
+        tables = [_table("All scores", {"all": plain, **alike})] if plain else []
         for name, values in parts.items():
             if name not in alike:
-                title = " ".join([*headline[:1], name.replace("_", " ")])
+                title = " ".join([*headline[:1], name.replace("_", " ")])  # as in "AP per class"
                 tables.append(_table(title, {name: values}))
         sections.append(_section(f"{task} scores".capitalize(), _div("cards", cards), _div("grid", tables)))
     return sections

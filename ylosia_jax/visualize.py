@@ -211,9 +211,10 @@ def _rim(colour: Colour) -> Colour:
 
 
 def _lines(canvas: np.ndarray, box: np.ndarray, width: int, colour: Colour, *, dash: int | None) -> None:
-    end = np.maximum(np.array(canvas.shape[1::-1]) - width, 0)
+    edge = np.array(canvas.shape[1::-1])
+    end = np.maximum(edge - width, 0)
     (x1, y1), (x2, y2) = np.clip(box[:2] - width // 2, 0, end), np.clip(box[2:] - width // 2, 0, end)
-    xs, ys = np.arange(x1, x2 + width), np.arange(y1, y2 + width)
+    xs, ys = np.arange(x1, min(x2 + width, edge[0])), np.arange(y1, min(y2 + width, edge[1]))
     if dash is not None:
         xs, ys = xs[(xs - x1) // dash % 2 == 0], ys[(ys - y1) // dash % 2 == 0]
     for y in (y1, y2):

@@ -14,8 +14,14 @@ def random_boxes(rng, *shape, size=40.0):
     return np.concatenate([low, low + rng.uniform(0.5, size, (*shape, 2))], axis=-1).astype(np.float32)
 
 
-def overlap_by_definition(a, b, kind):
-    """The papers' formulas for one pair, in Python floats; CIoU with its weight apart."""
+def aspect_by_definition(a, b):
+    """CIoU's difference of aspects, v, for one pair."""
+    angles = [math.atan((x2 - x1) / (y2 - y1)) for x1, y1, x2, y2 in (map(float, a), map(float, b))]
+    return 4 / math.pi**2 * (angles[0] - angles[1]) ** 2
+
+
+def overlap_by_definition(a, b, kind, weight=None):
+    """The papers' formulas for one pair, in Python floats; CIoU's trade-off weight may be given."""
     ax1, ay1, ax2, ay2 = map(float, a)
     bx1, by1, bx2, by2 = map(float, b)
     shared = max(0.0, min(ax2, bx2) - max(ax1, bx1)) * max(0.0, min(ay2, by2) - max(ay1, by1))
@@ -31,8 +37,10 @@ def overlap_by_definition(a, b, kind):
     diou = iou - distance / (hull_width**2 + hull_height**2)
     if kind == "diou":
         return diou
-    v = 4 / math.pi**2 * (math.atan((bx2 - bx1) / (by2 - by1)) - math.atan((ax2 - ax1) / (ay2 - ay1))) ** 2
-    return diou - v * v / (1 - iou + v)
+    v = aspect_by_definition(a, b)
+    if weight is None:
+        weight = v / (1 - iou + v) if v else 0
+    return diou - weight * v
 
 
 def overlaps(a, b):
@@ -156,24 +164,14 @@ def test_gradients_equal_differences_of_the_definition():
     a, b = random_boxes(rng, 20), random_boxes(rng, 20)
     found = jax.jit(gradients)(a, b)
 
-    def value(a, b, kind, fixed):
-        """The definition; CIoU's weight is that of the pair `fixed`, since it takes no gradient."""
-        if kind != "ciou":
-            return overlap_by_definition(a, b, kind)
-        aspects = [math.atan((x2 - x1) / (y2 - y1)) for x1, y1, x2, y2 in (a, b)]
-        v = 4 / math.pi**2 * (aspects[0] - aspects[1]) ** 2
-        # The weighted v of the definition is v**2 / (1 - IoU + v).
-        there = overlap_by_definition(*fixed, "diou") - overlap_by_definition(*fixed, "ciou")
-        fixed_aspects = [math.atan((x2 - x1) / (y2 - y1)) for x1, y1, x2, y2 in fixed]
-        weight = there / (4 / math.pi**2 * (fixed_aspects[0] - fixed_aspects[1]) ** 2)
-        return overlap_by_definition(a, b, "diou") - weight * v
-
     for kind in KINDS:
         for i, side in np.ndindex(20, 4):
+            v = aspect_by_definition(a[i], b[i])
+            # CIoU's weight takes no gradient: both differences use the one in the middle.
+            weight = v / (1 - overlap_by_definition(a[i], b[i], "iou") + v)
             step = 1e-4 * np.eye(4)[side]
-            pair = (a[i].astype(np.float64), b[i].astype(np.float64))
-            rise = value(pair[0] + step, pair[1], kind, pair) - value(pair[0] - step, pair[1], kind, pair)
-            np.testing.assert_allclose(found[kind][0][i, side], rise / 2e-4, atol=1e-5, err_msg=kind)
+            after, before = (overlap_by_definition(a[i] + sign * step, b[i], kind, weight) for sign in (1, -1))
+            np.testing.assert_allclose(found[kind][0][i, side], (after - before) / 2e-4, atol=1e-5, err_msg=kind)
 
 
 def test_gradient_pulls_a_far_box_nearer():

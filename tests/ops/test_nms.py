@@ -1,0 +1,134 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ylosia_jax.ops.nms import nms, select_detections
+
+COUNT = 60
+
+
+def overlap(a, b):
+    """IoU of one pair, in the same float32 steps as the library, so that thresholds are hit exactly."""
+    width, height = (np.maximum(np.minimum(a[i + 2], b[i + 2]) - np.maximum(a[i], b[i]), 0) for i in (0, 1))
+    areas = [(box[2] - box[0]) * (box[3] - box[1]) for box in (a, b)]
+    return width * height / (areas[0] + areas[1] - width * height + np.float32(1e-9))
+
+
+def greedy(boxes, valid, iou_threshold, groups):
+    """The sequential loop."""
+    kept = []
+    for i in range(len(boxes)):
+        rivals = [j for j in kept if groups[j] == groups[i]]
+        if valid[i] and all(overlap(boxes[j], boxes[i]) <= iou_threshold for j in rivals):
+            kept.append(i)
+    return np.isin(np.arange(len(boxes)), kept)
+
+
+def random_cases(cases, seed):
+    """Boxes on a half-pixel grid: products and sums are exact, equal boxes and exact thresholds are common."""
+    rng = np.random.default_rng(seed)
+    low = rng.integers(0, 24, (cases, COUNT, 2))
+    boxes = np.concatenate([low, low + rng.integers(0, 20, (cases, COUNT, 2))], axis=-1) / 2
+    # Chains, in which each box removes the next unless it is itself removed.
+    boxes[::5, :, 1::2] = [0, 6]
+    boxes[::5, :, 0] = np.arange(COUNT)
+    boxes[::5, :, 2] = boxes[::5, :, 0] + rng.integers(2, 5, (len(boxes[::5]), 1))
+    # Duplicates.
+    boxes[1::5, COUNT // 2 :] = boxes[1::5, : COUNT // 2]
+    valid = rng.uniform(size=(cases, COUNT)) < rng.choice([0.5, 0.95, 1.0], (cases, 1))
+    groups = rng.integers(0, 3, (cases, COUNT)) * (rng.uniform(size=(cases, 1)) < 0.6)
+    return boxes.astype(np.float32), valid, groups.astype(np.int32)
+
+
+@pytest.mark.parametrize("iou_threshold", [0.25, 0.5])
+def test_equals_the_sequential_loop_whatever_the_tile(iou_threshold):
+    boxes, valid, groups = random_cases(200, seed=int(iou_threshold * 100))
+    expected = [greedy(b, v, iou_threshold, g) for b, v, g in zip(boxes, valid, groups, strict=True)]
+    assert 0.1 < np.mean(expected) < 0.9
+    for tile in (1, 7, 16, 256):
+        one = lambda b, v, g, tile=tile: nms(b, v, iou_threshold=iou_threshold, groups=g, tile=tile)  # noqa: E731
+        np.testing.assert_array_equal(jax.jit(jax.vmap(one))(boxes, valid, groups), expected, err_msg=str(tile))
+
+
+def test_one_image_alone_and_eager_equal_the_sequential_loop():
+    boxes, valid, groups = random_cases(6, seed=1)
+    jitted = jax.jit(lambda b, v: nms(b, v, iou_threshold=0.4, tile=16))
+    for b, v, g in zip(boxes, valid, groups, strict=True):
+        np.testing.assert_array_equal(jitted(b, v), greedy(b, v, 0.4, 0 * g))
+    np.testing.assert_array_equal(
+        nms(boxes[0], valid[0], iou_threshold=0.4, groups=groups[0], tile=16),
+        greedy(boxes[0], valid[0], 0.4, groups[0]),
+    )
+
+
+def test_a_removed_box_removes_nothing():
+    # Neighbours overlap by 2/3, the outer two by 1/3.
+    boxes = jnp.array([[0.0, 0, 5, 1], [1, 0, 6, 1], [2, 0, 7, 1]])
+    kept = nms(boxes, jnp.ones(3, bool), iou_threshold=0.5)
+    np.testing.assert_array_equal(kept, [True, False, True])
+
+
+def test_an_overlap_equal_to_the_threshold_stays():
+    boxes = jnp.array([[0.0, 0, 4, 4], [0, 0, 4, 2]])
+    np.testing.assert_array_equal(nms(boxes, jnp.ones(2, bool), iou_threshold=0.5), [True, True])
+    np.testing.assert_array_equal(nms(boxes, jnp.ones(2, bool), iou_threshold=0.49), [True, False])
+
+
+def test_padding_changes_nothing():
+    boxes, valid, groups = random_cases(1, seed=2)
+    run = jax.jit(lambda b, v, g: nms(b, v, iou_threshold=0.4, groups=g, tile=16))
+    expected = run(boxes[0], valid[0], groups[0])
+    noisy = np.where(valid[0][:, None], boxes[0], np.float32([0, 0, 22, 22]))
+    np.testing.assert_array_equal(run(noisy, valid[0], groups[0]), expected)
+    longer = (np.pad(x[0], [(0, 30)] + [(0, 0)] * (x.ndim - 2)) for x in (boxes, valid, groups))
+    np.testing.assert_array_equal(run(*longer), np.pad(expected, (0, 30)))
+
+
+def test_nothing_valid_keeps_nothing():
+    boxes, valid, groups = random_cases(1, seed=3)
+    assert not nms(boxes[0], jnp.zeros_like(valid[0]), iou_threshold=0.5, groups=groups[0]).any()
+
+
+def select_by_loops(boxes, scores, score_threshold, iou_threshold, pre_nms, max_detections, class_agnostic):
+    """One image: every (point, class) pair, best first; of equal scores the first."""
+    pairs = [(point, label) for point in range(len(boxes)) for label in range(scores.shape[1])]
+    pairs = sorted(pairs, key=lambda pair: -scores[pair])[:pre_nms]
+    pairs = [pair for pair in pairs if scores[pair] > score_threshold]
+    groups = [0 if class_agnostic else label for _, label in pairs]
+    keep = greedy([boxes[point] for point, _ in pairs], [True] * len(pairs), iou_threshold, groups)
+    found = [pair for pair, kept in zip(pairs, keep, strict=True) if kept][:max_detections]
+    return [(*boxes[point], scores[point, label], label) for point, label in found]
+
+
+@pytest.mark.parametrize(
+    "setting",
+    [
+        {"pre_nms": 150, "max_detections": 20, "class_agnostic": False},
+        {"pre_nms": 40, "max_detections": 20, "class_agnostic": True},
+        # More rows than candidates, more candidates than pairs.
+        {"pre_nms": 500, "max_detections": 200, "class_agnostic": False},
+    ],
+)
+def test_selection_equals_loops(setting):
+    rng = np.random.default_rng(4)
+    boxes = random_cases(12, seed=5)[0]
+    # Multiples of 1/64: ties are common.
+    scores = (rng.integers(0, 64, (12, COUNT, 3)) / 64).astype(np.float32)
+    setting = {"score_threshold": 0.25, "iou_threshold": 0.4, **setting}
+    selected = jax.jit(lambda boxes, scores: select_detections(boxes, scores, **setting))(boxes, scores)
+    for b, s, *found in zip(boxes, scores, *map(np.asarray, selected), strict=True):
+        expected = select_by_loops(b, s, **setting)
+        found_boxes, found_scores, found_labels, valid = found
+        assert len(valid) == setting["max_detections"]
+        np.testing.assert_array_equal(valid, np.arange(len(valid)) < len(expected))
+        rows = np.column_stack([found_boxes, found_scores, found_labels])
+        np.testing.assert_array_equal(rows[valid], np.array(expected, np.float32).reshape(-1, 6))
+        assert not rows[~valid].any()
+
+
+def test_selection_of_nothing():
+    boxes = random_cases(1, seed=6)[0]
+    scores = jnp.full((1, COUNT, 3), 0.2)
+    selected = select_detections(boxes, scores, score_threshold=0.2, iou_threshold=0.5, pre_nms=100, max_detections=10)
+    assert not any(x.any() for x in selected)
