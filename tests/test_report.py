@@ -142,11 +142,11 @@ def test_nothing_is_fetched_or_run(run):
 def test_everything_of_the_users_is_escaped(tmp_path):
     run = tmp_path / HOSTILE.replace("/", "")
     (run / "predictions").mkdir(parents=True)
-    write_picture(run / "predictions" / "<b onload=x>&.png", 20, 20)
+    write_picture(run / "predictions" / '"><b onload=x>&.png', 20, 20)
     columns = ["step", "loss", f"loss/{HOSTILE.replace('/', '')}", f"loss/{HOSTILE.replace('/', '')}/<i>"]
     (run / "metrics.csv").write_text(",".join(f'"{c}"'.replace('("1")', '(""1"")') for c in columns) + "\n1,2,3,4\n")
     (run / "evaluations.csv").write_text('step,"<u>/<s>"\n1,0.5\n')
-    entry = {HOSTILE: 0.5, "<em>": {HOSTILE + HOSTILE: 0.25}, "text": HOSTILE}
+    entry = {HOSTILE: 0.5, "<em>": {HOSTILE + HOSTILE: 0.25}, "text": HOSTILE, f"{HOSTILE}2": {"text": 1.0}}
     (run / "metrics.json").write_text(json.dumps({HOSTILE: entry}))
     (run / "config.txt").write_text(f"name: {HOSTILE}</pre>")
     (run / "versions.json").write_text(json.dumps({HOSTILE: HOSTILE, "devices": HOSTILE}))
@@ -157,7 +157,7 @@ def test_everything_of_the_users_is_escaped(tmp_path):
         *("svg", "text", "line", "polyline", "circle", "details", "summary", "pre"),
     }
     assert len(page.all("svg")) == 3
-    assert [image["alt"] for image in page.all("img")] == ["<b onload=x>&.png"]
+    assert [image["alt"] for image in page.all("img")] == ['"><b onload=x>&.png']
     assert f"name: {HOSTILE}</pre>" in page.texts
     assert f"{HOSTILE}: {HOSTILE}\ndevices: {HOSTILE}" in page.texts
     assert page.texts.count(HOSTILE + HOSTILE) == 1

@@ -166,7 +166,7 @@ def test_plate_stands_on_the_top_left_corner():
     assert (rows.max(), columns.min()) == (198, 99)  # the frame begins at 199
     plate = canvas[rows.min() : rows.max() + 1, columns.min() : columns.max() + 1]
     assert plate.any(axis=-1).all()
-    assert plate.max() > 200  # white ink on a dark colour
+    assert plate.max() > max(BLUE)  # white ink on a dark colour
 
 
 @pytest.mark.parametrize("x", [0, 2, 300, 590, 599])
@@ -178,6 +178,18 @@ def test_whole_plate_stays_inside(x, y):
         return canvas.any(axis=-1).sum()
 
     assert area([x, y, 600, 600]) == area([300, 300, 400, 400]) > 0
+
+
+def test_each_plate_belongs_to_its_box():
+    first = Plate("a", np.array([20, 100, 200, 200]), RED)
+    second = Plate("cormorant", np.array([300, 400, 500, 500]), BLUE)
+    alone, both, other = black().copy(), black().copy(), black().copy()
+    draw_plates(alone, [first])
+    draw_plates(other, [second])
+    draw_plates(both, [first, second])
+    np.testing.assert_array_equal(both, alone + other)
+    assert alone[80:99, 19:60].any()
+    assert other[380:399, 299:400].any()
 
 
 def test_plates_make_way_for_better_ones():

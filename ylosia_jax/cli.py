@@ -34,10 +34,11 @@ class Train:
     JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID."""
 
     def run(self, rest: Sequence[str]) -> int:
-        """Trains, then writes the report."""
+        """Trains, then draws some predictions and writes the report."""
         import jax
 
         from ylosia_jax import config, experiment
+        from ylosia_jax.predict import draw_samples
         from ylosia_jax.report import write_report
 
         tree = config.override(config.load(self.config), [*rest, "--workdir", self.workdir])
@@ -46,6 +47,7 @@ class Train:
         metrics = experiment.train(tree)
         if jax.process_index() == 0:
             _print_scores(metrics)
+            draw_samples(Path(self.workdir))
             print(f"report: {write_report(Path(self.workdir))}")
         return 0
 

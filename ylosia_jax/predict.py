@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from ylosia_jax import config as configs
 from ylosia_jax.data import store
+from ylosia_jax.data.datasets import open_dataset
 from ylosia_jax.data.pipeline import prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict, unpad
 from ylosia_jax.experiment import load_run, restore_average
@@ -234,3 +235,16 @@ def predict_files(
         result.save(drawn if drawn.suffix.lower() in (".jpg", ".jpeg", ".png") else drawn.with_suffix(".png"), score)
     write_atomically(out / "predictions.json", json.dumps(entries) + "\n")
     return bad
+
+
+def draw_samples(workdir: Path, count: int = 8) -> list[Path]:
+    """Draws the best checkpoint's predictions on a run's first validation images into `predictions/`.
+
+    Args:
+      count: images at most.
+    """
+    model, source = load(workdir), open_dataset(load_run(workdir).data.valid)
+    out = workdir / "predictions"
+    out.mkdir(exist_ok=True)
+    examples = [source[i] for i in range(min(count, len(source)))]
+    return [model(example.image).save(out / f"{Path(example.name).stem}.jpg") for example in examples]

@@ -108,8 +108,9 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> str:
     if not curves:
         return ""
     left, right, top, bottom = 56, 530, 8, 190  # of the plot, in a frame of 560 by 230
-    x_low, x_high, x_ticks = _axis([x for points in curves.values() for x, _ in points], whole=False)
-    y_low, y_high, y_ticks = _axis([y for points in curves.values() for _, y in points], whole=True)
+    paths = {name: _thin(points) for name, points in curves.items()}
+    x_low, x_high, x_ticks = _axis([x for path in paths.values() for x, _ in path], whole=False)
+    y_low, y_high, y_ticks = _axis([y for path in paths.values() for _, y in path], whole=True)
 
     def at(x: float, y: float) -> tuple[str, str]:
         across, up = (x - x_low) / (x_high - x_low), (y - y_low) / (y_high - y_low)
@@ -127,7 +128,7 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> str:
     keys = []
     for i, (name, points) in enumerate(curves.items()):
         colour, broken = f"var(--s{i % 8})", ' stroke-dasharray="6 4"' if i >= 8 else ""
-        path = " ".join(",".join(at(*point)) for point in _thin(points))
+        path = " ".join(",".join(at(*point)) for point in paths[name])
         marks.append(f'<polyline class="curve" style="stroke:{colour}"{broken} points="{path}"/>')
         for step, value in points if len(points) <= 50 else []:
             x, y = at(step, value)

@@ -89,7 +89,7 @@ def test_nearer_things_hide_farther_ones_but_never_most_of_them(drawn):
             on_it = seen[thing.mask & inside]
             assert ((on_it > 0) & (on_it <= number)).all()
             assert (seen[~thing.mask] != number).all()
-            assert np.count_nonzero(seen == number) >= 0.4 * np.count_nonzero(thing.mask)
+            assert np.count_nonzero(seen == number) >= 0.5 * np.count_nonzero(thing.mask)
             hidden += (on_it < number).any()
     assert hidden > 200
 
@@ -106,22 +106,24 @@ def test_pixels_show_what_the_mask_says(drawn):
         np.testing.assert_array_equal(image.max(axis=0) < 1000, expected)
 
 
-def test_joints_lie_on_their_person_or_behind_a_nearer_thing(drawn):
+@pytest.mark.parametrize("side", [64, 160])
+def test_joints_lie_on_their_person_or_behind_a_nearer_thing(side):
     visible, occluded, outside = 0, 0, 0
-    for scene in drawn:
+    for index in range(100):
+        scene = draw(0, "train", index, (side, side))
         for number, thing in enumerate(scene.things, 1):
             assert (thing.joints is not None) == (CLASSES[thing.label] == "person")
             if thing.joints is None:
                 continue
             assert thing.joints.shape == (17, 2)
             for x, y in np.floor(thing.joints).astype(int):
-                if 0 <= x < 160 and 0 <= y < 160:
+                if 0 <= x < side and 0 <= y < side:
                     assert 0 < scene.instances[y, x] <= number
                     visible += scene.instances[y, x] == number
                     occluded += scene.instances[y, x] < number
                 else:
                     outside += 1
-    assert min(visible, occluded, outside) > 100
+    assert min(visible, occluded, outside) > 50
 
 
 def test_joints_are_in_the_order_of_coco():
@@ -145,10 +147,10 @@ def test_scenes_are_diverse(drawn, examples):
     side = np.sqrt(np.concatenate([example.area for example in examples]))
     assert (np.bincount(labels, minlength=len(CLASSES)) > 0.12 * len(labels)).all()
     assert min(counts) == 1
-    assert max(counts) >= 12
-    assert 5 < np.mean(counts) < 7
-    # A tenth of the objects are less than a tenth of the picture across, a tenth more than four tenths.
-    assert np.percentile(side, 10) < 16
+    assert max(counts) >= 10
+    assert 4 < np.mean(counts) < 6
+    # A tenth of the objects are less than an eighth of the picture across, a tenth more than four tenths.
+    assert np.percentile(side, 10) < 20
     assert np.percentile(side, 90) > 64
     overlapping = 0
     for example in examples:

@@ -148,14 +148,14 @@ def leaf(rng: np.random.Generator) -> Figure:
     main = colour(rng, hue=(0.02, 0.4))
     vein, breadth, lean = lighter(main, -0.4), rng.uniform(0.5, 0.68), rng.uniform(0.55, 0.75)
     t = np.arange(24) / 23
-    half, y = breadth * np.sin(np.pi * t**lean), 1.7 * t - 1
+    half, y = breadth * np.sin(np.pi * t**lean), 1.75 * t - 1
     sides = [np.stack([side * half, y], axis=1) for side in (1, -1)]
     ribs = [np.array([[-half[i], y[i - 3]], [0, y[i]], [half[i], y[i - 3]]]) * [0.6, 1] for i in (8, 13, 17)]
     return Figure(
         (
-            Stroke(np.array([[0, 0.6], [0.06, 1]]), vein, 0.1),
+            Stroke(np.array([[0, 0.6], [0.05, 0.95]]), vein, 0.1),
             Stroke(np.concatenate([sides[0], sides[1][::-1]]), main),
-            Stroke(np.array([[0, -0.8], [0, 0.65]]), vein, 0.07),
+            Stroke(np.array([[0, -0.8], [0, 0.7]]), vein, 0.07),
             *(Stroke(rib, vein, 0.05) for rib in ribs),
         )
     )

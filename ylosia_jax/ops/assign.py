@@ -79,6 +79,7 @@ def assign_aligned(
     alignment, overlap = alignment * owned, overlap * owned
     best_overlap = overlap.max(axis=-1, keepdims=True)
     best_alignment = alignment.max(axis=-1, keepdims=True)
-    target = (alignment / (best_alignment + box_ops.EPS) * best_overlap).max(axis=1)
+    # The least float, not EPS: beta = 6 makes the alignment of a small overlap smaller than that.
+    target = (alignment / jnp.maximum(best_alignment, jnp.finfo(alignment.dtype).tiny) * best_overlap).max(axis=1)
     positive = owned.any(axis=1)
     return AlignedAssignment(index=jnp.where(positive, owner, 0), positive=positive, score=target)

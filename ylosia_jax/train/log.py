@@ -1,13 +1,15 @@
 """What a run tells while it runs: metrics.csv, TensorBoard, a progress bar."""
 
 import csv
-import os
+import io
 import sys
 from pathlib import Path
 from types import TracebackType
 
 from tensorboardX import SummaryWriter
 from tqdm import tqdm
+
+from ylosia_jax.files import write_atomically
 
 FIRST = ("step", "epoch", "loss")
 LAST = ("lr", "images_per_second", "host_wait", "compiles")
@@ -22,10 +24,37 @@ def read_rows(path: Path) -> list[dict[str, str]]:
         return [row for row in csv.DictReader(file) if None not in row.values()]
 
 
+class _Table:
+    """A CSV file that grows a row at a time; rows past a resumed run's checkpoint are dropped."""
+
+    def __init__(self, path: Path, start: int) -> None:
+        self._path = path
+        rows = [row for row in read_rows(path) if int(row["step"]) <= start]
+        self._columns = list(rows[0]) if rows else []
+        if path.exists():
+            self._rewrite(rows)
+
+    def write(self, row: dict[str, float], columns: list[str]) -> None:
+        """Adds a row; the first one decides on the columns."""
+        if not self._columns:
+            self._columns = columns
+            self._rewrite([])
+        with self._path.open("a", newline="") as file:
+            csv.writer(file, lineterminator="\n").writerow([f"{row[name]:.8g}" for name in self._columns])
+
+    def _rewrite(self, rows: list[dict[str, str]]) -> None:
+        text = io.StringIO()
+        writer = csv.DictWriter(text, self._columns, lineterminator="\n")
+        writer.writeheader()
+        writer.writerows(rows)
+        write_atomically(self._path, text.getvalue() if self._columns else "")
+
+
 class Log:
     """Writes a row a log step to `metrics.csv` and `tensorboard/`, and moves the bar where there is a terminal.
 
-    A resumed run drops the rows after the checkpoint that it starts from: it will write them again.
+    A resumed run drops the rows after the checkpoint that it starts from: it will write them again. Evaluations go to
+    `evaluations.csv`.
 
     Args:
       folder: the run's.
@@ -36,11 +65,9 @@ class Log:
 
     def __init__(self, folder: Path, start: int, steps: int, *, active: bool = True) -> None:
         self._active = active
-        self._path = folder / "metrics.csv"
-        self._rows = [row for row in read_rows(self._path) if int(row["step"]) <= start]
-        self._columns: list[str] = list(self._rows[0]) if self._rows else []
-        if self._columns and active:
-            self._rewrite()
+        if active:
+            self._metrics = _Table(folder / "metrics.csv", start)
+            self._evaluations = _Table(folder / "evaluations.csv", start)
         board = str(folder / "tensorboard")
         self._board = SummaryWriter(board, purge_step=start + 1 if start else None, write_to_disk=active)
         hidden = not (active and sys.stderr.isatty())
@@ -60,13 +87,9 @@ class Log:
         if not self._active:
             return
         row = {"step": step, **row}
-        if not self._columns:
-            middle = [name for name in row if name not in FIRST + LAST]
-            self._columns = [*FIRST, *middle, *LAST]
-            self._rewrite()
-        with self._path.open("a", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerow([f"{row[name]:.8g}" for name in self._columns])
-        for name in self._columns[1:]:
+        columns = [*FIRST, *(name for name in row if name not in FIRST + LAST), *LAST]
+        self._metrics.write(row, columns)
+        for name in columns[1:]:
             self._board.add_scalar(name, row[name], step)
         self._bar.update(step - self._bar.n)
         self._bar.set_postfix_str(
@@ -74,7 +97,10 @@ class Log:
         )
 
     def scores(self, step: int, scores: dict[str, float]) -> None:
-        """Shows an evaluation's numbers, in TensorBoard and as a line."""
+        """Keeps an evaluation's numbers, and shows them as a line."""
+        if not self._active:
+            return
+        self._evaluations.write({"step": step, **scores}, ["step", *scores])
         for name, value in scores.items():
             self._board.add_scalar(f"evaluation/{name}", value, step)
         self.say(f"step {step}: " + ", ".join(f"{name} {value:.3f}" for name, value in scores.items()))
@@ -83,11 +109,3 @@ class Log:
         """Prints a line without breaking the bar."""
         if self._active:
             self._bar.write(line, file=sys.stderr)
-
-    def _rewrite(self) -> None:
-        temporary = self._path.with_suffix(".csv.tmp")
-        with temporary.open("w", newline="") as file:
-            writer = csv.DictWriter(file, self._columns, lineterminator="\n")
-            writer.writeheader()
-            writer.writerows(self._rows)
-        os.replace(temporary, self._path)
