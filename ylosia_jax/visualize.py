@@ -144,7 +144,7 @@ def draw_plates(canvas: np.ndarray, plates: Sequence[Plate]) -> None:
     """
     height, width = canvas.shape[:2]
     size = max(14, round(math.sqrt(height * width) / 60))
-    scale, thickness, margin, h = size / _FONT_PIXELS, max(1, size // 24), size // 3, round(1.35 * size)
+    scale, thickness, margin, h = size / _FONT_PIXELS, max(1, size // 24), size // 3, round(1.4 * size)
     half = stroke(canvas) // 2
 
     def extent(text: str) -> int:

@@ -43,7 +43,7 @@ def test_truth_is_the_same_on_every_machine():
     truths = [digest(Scenes(split, 12)[index]) for split in ("train", "validation", "test") for index in range(12)]
     assert (
         hashlib.sha256("".join(truths).encode()).hexdigest()
-        == "efee34f23a230dafa0b5902598e1ae97b4578fe5cb46e3b751f2563087a25bda"
+        == "6f240cd4f9cd72dede22d9003b233c25c07213ff7b3118b226e66542adde6294"
     )
 
 
@@ -106,6 +106,24 @@ def test_pixels_show_what_the_mask_says(drawn):
         np.testing.assert_array_equal(image.max(axis=0) < 1000, expected)
 
 
+def test_things_are_painted_from_the_farthest_to_the_nearest(monkeypatch):
+    painted = []
+    monkeypatch.setattr(scenes, "_paint", lambda image, thing: painted.append(thing))
+    things = draw(0, "train", 0, (160, 160)).things
+    assert len(things) > 1
+    assert [id(thing) for thing in reversed(painted)] == [id(thing) for thing in things]
+
+
+def test_pixel_edges_are_whole_numbers(drawn):
+    balls = [thing for scene in drawn for thing in scene.things if CLASSES[thing.label] == "ball"]
+    for thing in balls:
+        y, x = np.nonzero(thing.mask)
+        middle = np.array([x.mean() + 0.5, y.mean() + 0.5]) + thing.origin
+        assert middle == pytest.approx(thing.centre, abs=0.1)
+        # One pixel of outline; more round large ones.
+        assert 0.9 < np.sqrt(len(x) / np.pi) - thing.radius < 2.5
+
+
 @pytest.mark.parametrize("side", [64, 160])
 def test_joints_lie_on_their_person_or_behind_a_nearer_thing(side):
     visible, occluded, outside = 0, 0, 0
@@ -149,9 +167,9 @@ def test_scenes_are_diverse(drawn, examples):
     assert min(counts) == 1
     assert max(counts) >= 10
     assert 4 < np.mean(counts) < 6
-    # A tenth of the objects are less than an eighth of the picture across, a tenth more than four tenths.
-    assert np.percentile(side, 10) < 20
-    assert np.percentile(side, 90) > 64
+    # Across, a twentieth of the objects are less than an eighth of the picture, a twentieth more than 0.45 of it.
+    assert np.percentile(side, 5) < 20
+    assert np.percentile(side, 95) > 72
     overlapping = 0
     for example in examples:
         low = np.maximum(example.boxes[:, None, :2], example.boxes[None, :, :2])

@@ -135,6 +135,7 @@ DEGENERATE = {
 }
 
 
+@jax.jit
 def gradients(a, b):
     """Of every kind by both boxes, pair by pair."""
     return {
@@ -145,7 +146,7 @@ def gradients(a, b):
 
 def test_values_and_gradients_are_finite_at_degenerate_boxes():
     a, b = np.array(list(DEGENERATE.values()), np.float32).swapaxes(0, 1)
-    values, slopes = jax.jit(lambda a, b: (overlaps(a, b), gradients(a, b)))(a, b)
+    values, slopes = jax.jit(overlaps)(a, b), gradients(a, b)
     for kind in KINDS:
         for name, value, by_a, by_b in zip(DEGENERATE, values[kind], *slopes[kind], strict=True):
             assert np.isfinite(value), (kind, name)
@@ -161,28 +162,20 @@ def test_degenerate_boxes_overlap_nothing():
 
 def test_gradients_equal_differences_of_the_definition():
     rng = np.random.default_rng(4)
-    a, b = random_boxes(rng, 20), random_boxes(rng, 20)
-    found = jax.jit(gradients)(a, b)
+    a, b = random_boxes(rng, 10), random_boxes(rng, 10)
+    # Far apart: IoU gives no direction, the others do.
+    a[0], b[0] = [0, 0, 10, 10], [40, 60, 50, 90]
+    found = gradients(a, b)
+    assert not found["iou"][0][0].any()
 
     for kind in KINDS:
-        for i, side in np.ndindex(20, 4):
+        for i, side in np.ndindex(10, 4):
             v = aspect_by_definition(a[i], b[i])
             # CIoU's weight takes no gradient: both differences use the one in the middle.
             weight = v / (1 - overlap_by_definition(a[i], b[i], "iou") + v)
             step = 1e-4 * np.eye(4)[side]
             after, before = (overlap_by_definition(a[i] + sign * step, b[i], kind, weight) for sign in (1, -1))
             np.testing.assert_allclose(found[kind][0][i, side], (after - before) / 2e-4, atol=1e-5, err_msg=kind)
-
-
-def test_gradient_pulls_a_far_box_nearer():
-    box, target = np.array([[[0, 0, 10, 10]], [[40, 40, 50, 50]]], np.float32)
-    found = jax.jit(gradients)(box, target)
-    np.testing.assert_array_equal(found["iou"][0], np.zeros((1, 4)))
-    for kind in ("giou", "diou", "ciou"):
-        left, top, right, bottom = found[kind][0][0]
-        # Seen as a shift of the whole box.
-        assert left + right > 0, kind
-        assert top + bottom > 0, kind
 
 
 def test_contains_is_strict():

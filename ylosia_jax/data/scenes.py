@@ -168,9 +168,8 @@ def _pick(rng: np.random.Generator, height: int, width: int) -> Thing:
     label = int(rng.integers(len(FIGURES)))
     figure = FIGURES[label](rng)
     person = figure.joints is not None
-    smallest, largest, swing = (0.15, 0.45, 0.3) if person else (0.065, 0.4, math.pi)
-    # Uniform in the square root: small ones are common but do not crowd out the rest.
-    radius = min(height, width) * rng.uniform(math.sqrt(smallest), math.sqrt(largest)) ** 2
+    smallest, largest, swing = (0.17, 0.45, 0.3) if person else (0.08, 0.42, math.pi)
+    radius = min(height, width) * smallest * (largest / smallest) ** rng.random()
     centre = rng.uniform(0.08, 0.92, 2) * [width, height]
     angle = rng.uniform(-swing, swing)
     printed = CLASSES[label] in ("ball", "star", "ring") and rng.random() < 0.5

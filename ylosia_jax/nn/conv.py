@@ -44,7 +44,8 @@ class ConvNorm(nn.Module):
     """Convolution without bias, batch norm, activation.
 
     Batch norm keeps its statistics in float32 and takes them over the whole global batch, however many devices share
-    it. `eps` and `momentum` are those of the YOLO family (PyTorch's momentum 0.03 is 0.97 here).
+    it. `eps` is that of the YOLO family. Its running statistics forget more slowly (`momentum` 0.97); here the average of
+    weights smooths them a second time, so they may follow quickly, which runs of a few hundred steps need.
     """
 
     features: int
@@ -52,7 +53,7 @@ class ConvNorm(nn.Module):
     stride: int = 1
     activation: Literal["silu", "relu", "none"] = "silu"
     eps: float = 1e-3
-    momentum: float = 0.97
+    momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:

@@ -11,6 +11,11 @@ def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, 
     return targets * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
 
 
+def binary_entropy(targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
+    """The least that `binary_cross_entropy_loss` can be against soft targets: 0 at 0 and 1, log 2 at one half."""
+    return jax.scipy.special.entr(targets) + jax.scipy.special.entr(1 - targets)
+
+
 def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, "*A"]) -> Float[Array, "*A"]:
     """Cross entropy of softmax(logits) against class indices; a label outside [0, K) costs only the log partition."""
     picked = jnp.sum(logits * jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), axis=-1)
@@ -27,9 +32,18 @@ def distribution_focal_loss(
       distances: targets in strides; clipped to what the bins can express, [0, bins - 1).
       bins: R.
     """
-    # 0.01 below the last bin, so that a left and a right neighbour always exist.
-    target = jnp.clip(distances, 0, bins - 1 - 0.01)
     log_p = jax.nn.log_softmax(logits.reshape(*logits.shape[:-1], 4, bins), axis=-1)
-    # A triangle of height 1 at the target holds both neighbours' weights at once, without a gather.
-    weights = jnp.maximum(0, 1 - jnp.abs(jnp.arange(bins, dtype=target.dtype) - target[..., None]))
-    return -jnp.sum(weights * log_p, axis=-1)
+    return -jnp.sum(two_hot(distances, bins) * log_p, axis=-1)
+
+
+def distribution_entropy(distances: Float[Array, "*A"], bins: int) -> Float[Array, "*A"]:
+    """The least that `distribution_focal_loss` can be: 0 at whole distances, log 2 half way between two."""
+    return jax.scipy.special.entr(two_hot(distances, bins)).sum(axis=-1)
+
+
+def two_hot(values: Float[Array, "*A"], bins: int) -> Float[Array, "*A {bins}"]:
+    """Weights of the two bins next to each value, whose expectation is the value; clipped to [0, bins - 1)."""
+    # 0.01 below the last bin, so that a left and a right neighbour always exist.
+    clipped = jnp.clip(values, 0, bins - 1 - 0.01)
+    # A triangle of height 1 at the value holds both neighbours' weights at once, without a gather.
+    return jnp.maximum(0, 1 - jnp.abs(jnp.arange(bins, dtype=clipped.dtype) - clipped[..., None]))

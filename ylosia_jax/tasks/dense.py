@@ -99,6 +99,9 @@ class DenseBoxes:
     def loss(self, outputs: DenseOutputs, batch: Batch) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Sum of the weighted losses, each divided by the sum of target scores over the global batch.
 
+        Soft targets have an entropy that no prediction can get below. It is taken off, which changes no gradient, so
+        that perfect outputs have loss 0.
+
         Returns:
           The loss, and its parts by name after their gains.
         """
@@ -109,11 +112,13 @@ class DenseBoxes:
         targets = jax.lax.stop_gradient(self.encode(outputs, batch.objects, boxes))
 
         wanted = jax.nn.one_hot(targets.labels, self.num_classes) * targets.score[..., None]
-        class_loss = losses.binary_cross_entropy_loss(logits, wanted) * ~targets.ignore[..., None]
+        class_loss = losses.binary_cross_entropy_loss(logits, wanted) - losses.binary_entropy(wanted)
+        class_loss = class_loss * ~targets.ignore[..., None]
         # Overlaps are scale-free, and in strides the coordinates stay small.
         box_loss = 1 - box_ops.iou(boxes / strides[:, None], targets.boxes / strides[:, None], kind="ciou")
         distances = points.encode_distances(targets.boxes, place, strides)
-        dfl_loss = losses.distribution_focal_loss(deltas, distances, self.bins).mean(axis=-1)
+        dfl_loss = losses.distribution_focal_loss(deltas, distances, self.bins)
+        dfl_loss = (dfl_loss - losses.distribution_entropy(distances, self.bins)).mean(axis=-1)
 
         total = jnp.maximum(targets.score.sum(), 1)
         parts = {

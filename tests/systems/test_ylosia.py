@@ -1,0 +1,69 @@
+import math
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+from ylosia_jax.systems.ylosia import SCALES, ylosia
+
+# Of the published networks at 80 classes.
+PARAMETERS = {"n": 3_157_184, "s": 11_166_544, "m": 25_902_624, "l": 43_691_504, "x": 68_229_632}
+
+
+def form(network):
+    """Shapes of the outputs and variables for a 64 px image, without computing them."""
+    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
+    return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, train=False), image)
+
+
+def count(tree):
+    return sum(math.prod(x.shape) for x in jax.tree.leaves(tree))
+
+
+def test_the_scales():
+    assert set(SCALES) == set(PARAMETERS)
+
+
+@pytest.mark.parametrize("scale", PARAMETERS)
+def test_parameter_count(scale):
+    network, _ = ylosia(scale, num_classes=80)
+    out, variables = form(network)
+    assert count(variables["params"]) == PARAMETERS[scale]
+    assert set(variables["params"]) == {"backbone", "neck", "heads_box"}
+    # Batch norm's statistics, a mean and a variance for each of its scales.
+    scales = [x for path, x in jax.tree.leaves_with_path(variables["params"]) if path[-1].key == "scale"]
+    assert count(variables["batch_stats"]) == 2 * count(scales)
+    assert {level: x.shape for level, x in out["box"].logits.items()} == {
+        "p3": (1, 8, 8, 80),
+        "p4": (1, 4, 4, 80),
+        "p5": (1, 2, 2, 80),
+    }
+
+
+@pytest.mark.parametrize(
+    ("scale", "widths", "depths"),
+    [
+        ("n", (16, 32, 64, 128, 256), (1, 2, 2, 1)),
+        ("m", (48, 96, 192, 384, 576), (2, 4, 4, 2)),
+        ("l", (64, 128, 256, 512, 512), (3, 6, 6, 3)),
+        ("x", (80, 160, 320, 640, 640), (3, 6, 6, 3)),
+    ],
+)
+def test_widths_and_depths(scale, widths, depths):
+    network, _ = ylosia(scale, num_classes=3)
+    assert network.backbone.widths == widths
+    assert network.backbone.depths == depths
+    assert network.neck.widths == widths[2:]
+    assert network.neck.depth == depths[0]
+
+
+def test_network_and_task_agree():
+    network, tasks = ylosia("n", num_classes=7)
+    out, _ = form(network)
+    assert set(out) == set(tasks) == {"box"}
+    assert tasks["box"].num_classes == out["box"].logits["p3"].shape[-1] == 7
+    assert out["box"].deltas["p3"].shape[-1] == 4 * tasks["box"].bins
+    # What the network says, the task can decode.
+    found = jax.eval_shape(tasks["box"].decode, out["box"])
+    # 84 points and 7 classes give 588 candidates, of which at most 300 are returned.
+    assert found.boxes.shape == (1, 300, 4)

@@ -1,0 +1,204 @@
+"""Convolution whose forms on XLA's CPU backend, gradients included, are chosen for speed.
+
+Shape shorthand: B images, H W C axes of the input, P Q O of the output.
+"""
+
+import functools
+import itertools
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+from jaxtyping import Array, Float
+
+_LAYOUT = ("NHWC", "HWIO", "NHWC")
+_Pair = tuple[int, int]
+
+# Up to 0.10 jax runs most CPU convolutions on one thread each: as many bands of rows as there are cores keep them all
+# busy. Later versions thread the convolution itself.
+_BANDS = (os.cpu_count() or 1) if jax.__version_info__ < (0, 11) else 1
+_BAND_ROWS = 4  # a band of fewer rows costs more in copies than another core gains
+
+
+def conv_general_dilated(
+    lhs: Float[Array, "..."],
+    rhs: Float[Array, "..."],
+    window_strides: Sequence[int],
+    padding: str | Sequence[tuple[int, int]],
+    lhs_dilation: Sequence[int] | None = None,
+    rhs_dilation: Sequence[int] | None = None,
+    dimension_numbers: Any = None,
+    feature_group_count: int = 1,
+    batch_group_count: int = 1,
+    precision: Any = None,
+    preferred_element_type: Any = None,
+) -> Float[Array, "..."]:
+    """`jax.lax.conv_general_dilated`, also for `flax.linen.Conv(conv_general_dilated=...)`, faster on CPU.
+
+    On the CPU platform a 1x1 convolution becomes a matrix product, and the gradient by the input of a strided one
+    becomes a plain convolution for each remainder of the stride, where XLA's own convolves an input filled up with
+    zeros. The platform is that of lowering, so a program compiled on a CPU for another accelerator is lax's own there.
+
+    Fast forms cover two spatial dimensions in NHWC with HWIO kernels, no dilation, no groups; everything else is
+    lax's on every platform. Arguments, shapes and errors are those of `jax.lax.conv_general_dilated`. Reverse mode
+    only: forward-mode derivatives of the covered cases raise `TypeError`.
+    """
+    unit = (None, (1, 1), [1, 1])
+    if (
+        lhs.ndim != 4
+        or rhs.ndim != 4
+        or lax.conv_dimension_numbers(lhs.shape, rhs.shape, dimension_numbers)
+        != lax.conv_dimension_numbers(lhs.shape, rhs.shape, _LAYOUT)
+        or lhs.shape[3] != rhs.shape[2]
+        or lhs.dtype != rhs.dtype
+        or not jnp.issubdtype(lhs.dtype, jnp.floating)
+        or lhs_dilation not in unit
+        or rhs_dilation not in unit
+        or feature_group_count != 1
+        or batch_group_count != 1
+        or preferred_element_type is not None
+    ):
+        return lax.conv_general_dilated(
+            lhs,
+            rhs,
+            window_strides,
+            padding,
+            lhs_dilation,
+            rhs_dilation,
+            dimension_numbers,
+            feature_group_count,
+            batch_group_count,
+            precision,
+            preferred_element_type,
+        )
+    if isinstance(padding, str):
+        padding = lax.padtype_to_pads(lhs.shape[1:3], rhs.shape[:2], window_strides, padding)
+    rows, columns = padding
+    pads = ((int(rows[0]), int(rows[1])), (int(columns[0]), int(columns[1])))
+    return _conv(lhs, rhs, (int(window_strides[0]), int(window_strides[1])), pads, precision)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
+def _conv(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
+    static = {"strides": strides, "pads": pads, "precision": precision}
+    return lax.platform_dependent(
+        x, kernel, cpu=functools.partial(_forward_cpu, **static), default=functools.partial(_plain, **static)
+    )
+
+
+def _save(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Any:
+    return _conv(x, kernel, strides, pads, precision), (x, kernel)
+
+
+def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: Any, grad: Array) -> Any:
+    static = {"strides": strides, "pads": pads, "precision": precision}
+    return lax.platform_dependent(
+        *saved,
+        grad,
+        cpu=functools.partial(_backward_cpu, **static),
+        default=functools.partial(_gradients, functools.partial(_plain, **static)),
+    )
+
+
+_conv.defvjp(_save, _backward)
+
+
+def _plain(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
+    return lax.conv_general_dilated(x, kernel, strides, pads, dimension_numbers=_LAYOUT, precision=precision)
+
+
+def _gradients(forward: Any, x: Array, kernel: Array, grad: Array) -> tuple[Array, Array]:
+    return jax.vjp(forward, x, kernel)[1](grad)
+
+
+def _is_pointwise(kernel: Array, pads: tuple[_Pair, _Pair]) -> bool:
+    return kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0))
+
+
+def _pointwise(x: Array, kernel: Array, *, strides: _Pair, precision: Any) -> Array:
+    x = x[:, :: strides[0], :: strides[1]]
+    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
+
+
+def _forward_cpu(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
+    if _is_pointwise(kernel, pads):
+        return _pointwise(x, kernel, strides=strides, precision=precision)
+    return _in_bands(x, kernel, strides=strides, pads=pads, precision=precision)
+
+
+def _backward_cpu(
+    x: Array, kernel: Array, grad: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any
+) -> tuple[Array, Array]:
+    if _is_pointwise(kernel, pads):
+        return _gradients(functools.partial(_pointwise, strides=strides, precision=precision), x, kernel, grad)
+    plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
+    x_grad, kernel_grad = _gradients(plain, x, kernel, grad)
+    if strides != (1, 1) and kernel.shape[0] >= strides[0] and kernel.shape[1] >= strides[1]:
+        x_grad = _input_gradient(grad, kernel, x.shape, strides=strides, pads=pads, precision=precision)
+    return x_grad, kernel_grad
+
+
+def _in_bands(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
+    """The convolution of each band of output rows on its own, so that they can run side by side."""
+    size, stride, ((low, high), columns) = kernel.shape[0], strides[0], pads
+    height = x.shape[1]
+    rows = (height + low + high - size) // stride + 1
+    bands = max(1, min(_BANDS, rows // _BAND_ROWS))
+    edges = [rows * band // bands for band in range(bands + 1)]
+    parts: list[Array] = []
+    for first, last in itertools.pairwise(edges):
+        start, stop = first * stride - low, (last - 1) * stride - low + size  # in rows of x, padding outside [0, H)
+        top, bottom = min(max(start, 0), stop), max(min(stop, height), start)
+        band_pads = ((top - start, stop - bottom), columns)
+        parts.append(_plain(x[:, top:bottom], kernel, strides=strides, pads=band_pads, precision=precision))
+    return jnp.concatenate(parts, axis=1)
+
+
+def _input_gradient(
+    grad: Array,
+    kernel: Array,
+    shape: tuple[int, ...],
+    *,
+    strides: _Pair,
+    pads: tuple[_Pair, _Pair],
+    precision: Any,
+) -> Array:
+    """Gradient by the input, [B, H, W, C], of a strided convolution with output gradient [B, P, Q, O].
+
+    Rows of x whose index leaves the same remainder by the stride are reached by the same taps of the kernel, at
+    consecutive rows of `grad`: a plain convolution for each remainder. The rows are then interleaved.
+    """
+    batch, height, width, channels = shape
+    rows = [_phase(r, height, kernel.shape[0], strides[0], pads[0][0], grad.shape[1]) for r in range(strides[0])]
+    columns = [_phase(r, width, kernel.shape[1], strides[1], pads[1][0], grad.shape[2]) for r in range(strides[1])]
+    flipped = jnp.swapaxes(kernel, 2, 3)
+    parts = [
+        jnp.stack(
+            [
+                _plain(
+                    grad,
+                    jnp.flip(flipped[row_taps, column_taps], (0, 1)),
+                    strides=(1, 1),
+                    pads=(row_pads, column_pads),
+                    precision=precision,
+                )
+                for column_taps, column_pads in columns
+            ],
+            axis=3,
+        )
+        for row_taps, row_pads in rows
+    ]
+    full = jnp.stack(parts, axis=2)
+    full = full.reshape(batch, full.shape[1] * strides[0], full.shape[3] * strides[1], channels)
+    return full[:, :height, :width]
+
+
+def _phase(remainder: int, size: int, kernel: int, stride: int, low: int, outputs: int) -> tuple[slice, _Pair]:
+    """Taps that reach the inputs with this remainder by the stride, and the padding of `grad` that aligns them."""
+    first = (remainder + low) % stride
+    last_output = (remainder + low - first) // stride  # that tap `first` brings to the phase's first input
+    first_output = last_output + 1 - len(range(first, kernel, stride))
+    return slice(first, None, stride), (-first_output, -(-size // stride) + last_output - outputs)
