@@ -114,14 +114,15 @@ def test_things_are_painted_from_the_farthest_to_the_nearest(monkeypatch):
     assert [id(thing) for thing in reversed(painted)] == [id(thing) for thing in things]
 
 
-def test_pixel_edges_are_whole_numbers(drawn):
-    balls = [thing for scene in drawn for thing in scene.things if CLASSES[thing.label] == "ball"]
-    for thing in balls:
+def test_masks_lie_where_the_geometry_says(drawn):
+    offsets = []
+    for thing in [thing for scene in drawn for thing in scene.things if CLASSES[thing.label] == "ball"]:
         y, x = np.nonzero(thing.mask)
-        middle = np.array([x.mean() + 0.5, y.mean() + 0.5]) + thing.origin
-        assert middle == pytest.approx(thing.centre, abs=0.1)
-        # One pixel of outline; more round large ones.
+        offsets.append([x.mean() + 0.5, y.mean() + 0.5] + np.array(thing.origin) - thing.centre)
+        # One pixel of outline, two round the large, and the quarter of a subpixel that OpenCV adds.
         assert 0.9 < np.sqrt(len(x) / np.pi) - thing.radius < 2.5
+    # Pixel edges are whole numbers: taking them for pixel centres would shift a mask by an eighth of a pixel or more.
+    assert np.abs(np.mean(offsets, axis=0)).max() < 0.05
 
 
 @pytest.mark.parametrize("side", [64, 160])

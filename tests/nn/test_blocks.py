@@ -18,7 +18,9 @@ def normal(*shape, seed=0):
 
 def shapes(tree):
     """path -> shape of every leaf."""
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in jax.tree.leaves_with_path(tree)}
+    return {
+        jax.tree_util.keystr(path, simple=True, separator="/"): x.shape for path, x in jax.tree.leaves_with_path(tree)
+    }
 
 
 def variables_of(layer, x):

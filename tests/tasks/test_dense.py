@@ -38,7 +38,9 @@ def batch_of(objects):
     count = len(objects.valid)
     index = np.arange(count, dtype=np.int32)
     side = np.full((count, 2), 64, np.float32)
-    return Batch(image=np.zeros((count, 64, 64, 3), np.uint8), extent=side, size=side, index=index, epoch=index, objects=objects)
+    return Batch(
+        image=np.zeros((count, 64, 64, 3), np.uint8), extent=side, size=side, index=index, epoch=index, objects=objects
+    )
 
 
 def outputs_of(logits, deltas):
@@ -132,14 +134,14 @@ def test_decode_inverts_encode():
     targets = encode(TASK, perfect_outputs(TRUTH), objects)
     one_hot = np.eye(3)[np.asarray(targets.labels)] * np.asarray(targets.score)[..., None]
     # Points that answer for nothing get a box that they can express.
-    boxes = np.where(np.asarray(targets.score)[..., None] > 0, targets.boxes, np.concatenate([POINTS - 1, POINTS + 1], 1))
+    boxes = np.where(
+        np.asarray(targets.score)[..., None] > 0, targets.boxes, np.concatenate([POINTS - 1, POINTS + 1], 1)
+    )
     found = decode(outputs_of(np.log(one_hot + 1e-9) - np.log(1 - one_hot + 1e-9), coded(boxes)))
     for i, image in enumerate(TRUTH):
         order = np.lexsort(np.asarray(found.boxes[i][: len(image)]).T[::-1])
         expected = sorted(image)
-        np.testing.assert_allclose(
-            found.boxes[i][order], np.reshape([box for box, _ in expected], (-1, 4)), atol=1e-3
-        )
+        np.testing.assert_allclose(found.boxes[i][order], np.reshape([box for box, _ in expected], (-1, 4)), atol=1e-3)
         np.testing.assert_array_equal(found.labels[i][order], [label for _, label in expected])
         np.testing.assert_array_equal(found.valid[i], np.arange(TASK.max_detections) < len(image))
 

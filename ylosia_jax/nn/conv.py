@@ -2,9 +2,10 @@
 
 from typing import Literal
 
-import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
+
+from ylosia_jax.ops.conv import conv_general_dilated
 
 # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), PyTorch's default, which the published detectors start from.
 kernel_init = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -30,7 +31,7 @@ class Conv(nn.Module):
         pad = self.kernel // 2
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("kernel", kernel_init, shape)
-        y = jax.lax.conv_general_dilated(
+        y = conv_general_dilated(
             x,
             kernel,
             (self.stride, self.stride),

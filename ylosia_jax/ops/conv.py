@@ -134,17 +134,31 @@ def _backward_cpu(
 ) -> tuple[Array, Array]:
     if _is_pointwise(kernel, pads):
         return _gradients(functools.partial(_pointwise, strides=strides, precision=precision), x, kernel, grad)
-    plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
-    x_grad, kernel_grad = _gradients(plain, x, kernel, grad)
-    if strides != (1, 1) and kernel.shape[0] >= strides[0] and kernel.shape[1] >= strides[1]:
-        x_grad = _input_gradient(grad, kernel, x.shape, strides=strides, pads=pads, precision=precision)
-    return x_grad, kernel_grad
+    windows = zip(grad.shape[1:3], strides, pads, kernel.shape[:2], x.shape[1:3], strict=True)
+    reached = tuple((low, (n - 1) * stride - low + size - length) for n, stride, (low, _), size, length in windows)
+    used, reached = _crop(x, reached)
+    plain = functools.partial(_plain, strides=strides, pads=reached, precision=precision)
+    kernel_grad = _gradients(plain, used, kernel, grad)[1]
+    if kernel.shape[0] < strides[0] or kernel.shape[1] < strides[1]:
+        plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
+        return _gradients(plain, x, kernel, grad)[0], kernel_grad
+    return _input_gradient(grad, kernel, x.shape, strides=strides, pads=pads, precision=precision), kernel_grad
+
+
+def _crop(x: Array, pads: tuple[_Pair, _Pair]) -> tuple[Array, tuple[_Pair, _Pair]]:
+    """`x` without what negative padding takes away, and the rest of the padding.
+
+    XLA's CPU convolutions of jax 0.10 read outside their input for some negative paddings.
+    """
+    (top, bottom), (left, right) = pads
+    x = x[:, max(-top, 0) : x.shape[1] + min(bottom, 0), max(-left, 0) : x.shape[2] + min(right, 0)]
+    return x, ((max(top, 0), max(bottom, 0)), (max(left, 0), max(right, 0)))
 
 
 def _in_bands(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
     """The convolution of each band of output rows on its own, so that they can run side by side."""
-    size, stride, ((low, high), columns) = kernel.shape[0], strides[0], pads
-    height = x.shape[1]
+    x, ((low, high), columns) = _crop(x, pads)
+    size, stride, height = kernel.shape[0], strides[0], x.shape[1]
     rows = (height + low + high - size) // stride + 1
     bands = max(1, min(_BANDS, rows // _BAND_ROWS))
     edges = [rows * band // bands for band in range(bands + 1)]
@@ -166,7 +180,7 @@ def _input_gradient(
     pads: tuple[_Pair, _Pair],
     precision: Any,
 ) -> Array:
-    """Gradient by the input, [B, H, W, C], of a strided convolution with output gradient [B, P, Q, O].
+    """Gradient by the input, [B, H, W, C], of a convolution with output gradient [B, P, Q, O].
 
     Rows of x whose index leaves the same remainder by the stride are reached by the same taps of the kernel, at
     consecutive rows of `grad`: a plain convolution for each remainder. The rows are then interleaved.
@@ -174,23 +188,15 @@ def _input_gradient(
     batch, height, width, channels = shape
     rows = [_phase(r, height, kernel.shape[0], strides[0], pads[0][0], grad.shape[1]) for r in range(strides[0])]
     columns = [_phase(r, width, kernel.shape[1], strides[1], pads[1][0], grad.shape[2]) for r in range(strides[1])]
-    flipped = jnp.swapaxes(kernel, 2, 3)
-    parts = [
-        jnp.stack(
-            [
-                _plain(
-                    grad,
-                    jnp.flip(flipped[row_taps, column_taps], (0, 1)),
-                    strides=(1, 1),
-                    pads=(row_pads, column_pads),
-                    precision=precision,
-                )
-                for column_taps, column_pads in columns
-            ],
-            axis=3,
-        )
-        for row_taps, row_pads in rows
-    ]
+    kernel = jnp.swapaxes(kernel, 2, 3)
+    parts: list[Array] = []
+    for row_taps, row_pads in rows:
+        across: list[Array] = []
+        for column_taps, column_pads in columns:
+            taps = jnp.flip(kernel[row_taps, column_taps], (0, 1))
+            part, rest = _crop(grad, (row_pads, column_pads))
+            across.append(_plain(part, taps, strides=(1, 1), pads=rest, precision=precision))
+        parts.append(jnp.stack(across, axis=3))
     full = jnp.stack(parts, axis=2)
     full = full.reshape(batch, full.shape[1] * strides[0], full.shape[3] * strides[1], channels)
     return full[:, :height, :width]
