@@ -34,6 +34,25 @@ def test_binary_cross_entropy_of_extreme_logits():
     np.testing.assert_array_equal(gradients, [0, 1, 0, -1])
 
 
+def test_binary_entropy_by_hand():
+    targets = np.array([0, 0.5, 1, 0.2], np.float32)
+    expected = [0, math.log(2), 0, -(0.2 * math.log(0.2) + 0.8 * math.log(0.8))]
+    np.testing.assert_allclose(jax.jit(losses.binary_entropy)(targets), expected, atol=1e-6)
+    np.testing.assert_allclose(losses.binary_entropy(targets), expected, atol=1e-6)
+
+
+def test_binary_entropy_is_the_least_cross_entropy():
+    rng = np.random.default_rng(5)
+    targets = rng.uniform(0.01, 0.99, (50, 1)).astype(np.float32)
+    best = np.log(targets / (1 - targets))
+    logits = np.concatenate([best, best + rng.normal(0, 2, (50, 8))], axis=1).astype(np.float32)
+    above = jax.jit(lambda x, t: losses.binary_cross_entropy_loss(x, t) - losses.binary_entropy(t))(
+        logits, np.broadcast_to(targets, logits.shape)
+    )
+    np.testing.assert_allclose(above[:, 0], np.zeros(50), atol=1e-6)
+    assert above.min() > -1e-6
+
+
 def test_softmax_cross_entropy_equals_its_definition():
     rng = np.random.default_rng(1)
     logits, labels = rng.normal(0, 4, (6, 7, 5)).astype(np.float32), rng.integers(0, 5, (6, 7))
@@ -112,3 +131,29 @@ def test_distribution_focal_gradient_is_finite_for_extreme_logits():
     value, gradient = focal_of_8_bins(logits, np.array([0, 1.5, 3, -5], np.float32))
     assert np.isfinite(value).all()
     assert np.isfinite(gradient).all()
+
+
+def test_two_hot_by_hand():
+    expected = [[1, 0, 0, 0], [0, 0.25, 0.75, 0], [0, 0, 1, 0], [0, 0, 0.01, 0.99], [1, 0, 0, 0]]
+    values = np.array([0, 1.75, 2, 9, -4], np.float32)
+    np.testing.assert_allclose(jax.jit(losses.two_hot, static_argnums=1)(values, 4), expected, atol=1e-6)
+    np.testing.assert_allclose(losses.two_hot(values, 4), expected, atol=1e-6)
+
+
+def test_the_expectation_of_two_hot_is_the_value():
+    values = np.random.default_rng(6).uniform(0, 14.98, (40, 4)).astype(np.float32)
+    weights = jax.jit(losses.two_hot, static_argnums=1)(values, 16)
+    np.testing.assert_allclose(weights.sum(axis=-1), np.ones((40, 4)), atol=1e-5)
+    np.testing.assert_allclose(weights @ np.arange(16, dtype=np.float32), values, atol=1e-5)
+
+
+def test_distribution_entropy_is_the_least_distribution_focal_loss():
+    distances = np.array([0, 2.5, 2.75, 5], np.float32)
+    expected = [0, math.log(2), -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), 0]
+    found = jax.jit(losses.distribution_entropy, static_argnums=1)(distances, 8)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+    np.testing.assert_allclose(losses.distribution_entropy(distances, 8), expected, atol=1e-6)
+    best = np.log(np.asarray(losses.two_hot(distances, 8)) + 1e-30).reshape(32)
+    np.testing.assert_allclose(focal_of_8_bins(best, distances)[0], expected, atol=1e-5)
+    for logits in np.random.default_rng(7).normal(0, 3, (5, 32)).astype(np.float32):
+        assert (focal_of_8_bins(best + logits, distances)[0] > found - 1e-5).all()

@@ -167,11 +167,10 @@ def _pick(rng: np.random.Generator, height: int, width: int) -> Thing:
     """Draws a thing of any class, size, place, turn and look."""
     label = int(rng.integers(len(FIGURES)))
     figure = FIGURES[label](rng)
-    person = figure.joints is not None
-    smallest, largest, swing = (0.17, 0.45, 0.3) if person else (0.08, 0.42, math.pi)
+    smallest, largest = (0.17, 0.45) if CLASSES[label] == "person" else (0.08, 0.42)
     radius = min(height, width) * smallest * (largest / smallest) ** rng.random()
     centre = rng.uniform(0.08, 0.92, 2) * [width, height]
-    angle = rng.uniform(-swing, swing)
+    angle = rng.uniform(-figure.swing, figure.swing)
     printed = CLASSES[label] in ("ball", "star", "ring") and rng.random() < 0.5
     kind = PATTERNS[rng.integers(1, len(PATTERNS))] if printed else "plain"
     motif = (kind, rng.uniform(5, 12), rng.uniform(0.4, 1.0, (3, 1, 1)).astype(np.float32))

@@ -28,11 +28,12 @@ class Figure:
     """Strokes from the lowest to the topmost, and a person's joints.
 
     `joints` [17, 2] are in COCO's order: nose, eyes, ears, shoulders, elbows, wrists, hips, knees and ankles, of each
-    pair the person's left one first.
+    pair the person's left one first. `swing` is the greatest turn from upright that the figure takes, in radians.
     """
 
     strokes: tuple[Stroke, ...]
     joints: np.ndarray | None = None
+    swing: float = np.pi
 
 
 def colour(
@@ -91,7 +92,7 @@ def person(rng: np.random.Generator) -> Figure:
     strokes += [Stroke(ellipse(0.2, 0.21, x=x, y=y - 0.03, arc=(0.515, 0.985), points=16), hair)]
     strokes += [Stroke(ellipse(0.03, 0.04, x=eye[0], y=eye[1], points=9), lighter(hair, -0.7)) for eye in eyes]
     strokes += [Stroke(mouth, lighter(skin, -0.5), 0.03)]
-    return Figure(tuple(strokes), joints)
+    return Figure(tuple(strokes), joints, swing=0.3)
 
 
 def ball(rng: np.random.Generator) -> Figure:
@@ -157,7 +158,8 @@ def leaf(rng: np.random.Generator) -> Figure:
             Stroke(np.concatenate([sides[0], sides[1][::-1]]), main),
             Stroke(np.array([[0, -0.8], [0, 0.7]]), vein, 0.07),
             *(Stroke(rib, vein, 0.05) for rib in ribs),
-        )
+        ),
+        swing=1.0,
     )
 
 

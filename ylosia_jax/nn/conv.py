@@ -45,8 +45,8 @@ class ConvNorm(nn.Module):
     """Convolution without bias, batch norm, activation.
 
     Batch norm keeps its statistics in float32 and takes them over the whole global batch, however many devices share
-    it. `eps` is that of the YOLO family. Its running statistics forget more slowly (`momentum` 0.97); here the average of
-    weights smooths them a second time, so they may follow quickly, which runs of a few hundred steps need.
+    it. `eps` is that of the YOLO family. Its running statistics forget more slowly (`momentum` 0.97); here the
+    average of weights smooths them a second time, so they may follow quickly, which runs of a few hundred steps need.
     """
 
     features: int

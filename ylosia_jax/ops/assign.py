@@ -80,6 +80,8 @@ def assign_aligned(
     best_overlap = overlap.max(axis=-1, keepdims=True)
     best_alignment = alignment.max(axis=-1, keepdims=True)
     # The least float, not EPS: beta = 6 makes the alignment of a small overlap smaller than that.
-    target = (alignment / jnp.maximum(best_alignment, jnp.finfo(alignment.dtype).tiny) * best_overlap).max(axis=1)
+    share = alignment / jnp.maximum(best_alignment, jnp.finfo(alignment.dtype).tiny)
+    # Rounding may lift a perfect overlap a little above 1, where an entropy is not defined.
+    target = jnp.minimum((share * best_overlap).max(axis=1), 1)
     positive = owned.any(axis=1)
     return AlignedAssignment(index=jnp.where(positive, owner, 0), positive=positive, score=target)

@@ -101,7 +101,7 @@ def make_train_step(
         variables = {"params": optax.apply_updates(params, updates), **updated}
         count = state.step + 1
         average = update_ema(optim, state.average, variables, count)
-        metrics |= {"lr": jnp.asarray(schedule(state.step)), "grad_norm": optax.global_norm(grads)}
+        metrics |= {"lr": jnp.asarray(schedule(state.step)), "grad_norm": optax.tree.norm(grads)}
         return State(step=count, variables=variables, optimizer=opt_state, average=average), metrics
 
     return step

@@ -1,0 +1,352 @@
+import functools
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ylosia_jax.data.augment import FILL, Augment, augment, image_keys
+from ylosia_jax.types import Batch, Objects
+
+CANVAS = (96, 128)
+# Pictures that fill the canvas, or leave a margin on the right, below, or on both sides, odd ones too.
+EXTENTS = [(96, 128), (96, 81), (61, 128), (72, 72)]
+COUNT = len(EXTENTS)
+GREY = FILL / 255
+# Colours that stay apart when they are mixed with black: each has a full channel, and none is grey.
+COLOURS = np.array([c for c in itertools.product((0, 0.5, 1), repeat=3) if max(c) == 1 and min(c) < 1])
+EACH = 3  # objects a picture
+ROWS = EACH * COUNT
+
+GEOMETRY = {"flip": 0.5, "flip_vertical": 0.5, "scale": (0.6, 1.6), "translate": 0.2, "min_visible": 0.0}
+ALONE, SHARED = Augment(**GEOMETRY), Augment(**GEOMETRY, mosaic=0.6)
+
+traces: list[tuple[Augment, tuple[int, ...]]] = []
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def jitted(config, batch, progress, seed):
+    traces.append((config, batch.objects.boxes.shape))
+    return augment(config, batch, seed, progress)
+
+
+def run(config, batch, *, progress=0.0, seed=5):
+    """The augmented batch on the host."""
+    return jax.device_get(jitted(config, batch, np.float32(progress), seed))
+
+
+def batch_of(image, objects, extents=EXTENTS, epoch=0):
+    count = len(extents)
+    return Batch(
+        image=image,
+        extent=np.array(extents, np.float32),
+        size=np.array(extents, np.float32) * 3,
+        index=np.arange(10, 10 + count, dtype=np.int32),
+        epoch=np.full(count, epoch, np.int32),
+        objects=objects,
+    )
+
+
+def separate_boxes(rng, height, width):
+    """Whole-pixel boxes of at least 12 px with 6 px between them; some touch the picture's edge."""
+    boxes = []
+    while len(boxes) < EACH:
+        high, wide = rng.integers(12, 30, 2)
+        y, x = rng.integers(0, height - high + 1), rng.integers(0, width - wide + 1)
+        box = np.array([x, y, x + wide, y + high])
+        if all((box[:2] >= b[2:] + 6).any() or (box[2:] + 6 <= b[:2]).any() for b in boxes):
+            boxes.append(box)
+    return boxes
+
+
+def drawn(seed):
+    """Black pictures in which each object is a rectangle of its own colour that fills its box; labels are colours."""
+    rng = np.random.default_rng(seed)
+    image = np.full((COUNT, *CANVAS, 3), FILL, np.uint8)
+    boxes, labels = np.zeros((COUNT, ROWS, 4), np.float32), np.zeros((COUNT, ROWS), np.int32)
+    for i, (height, width) in enumerate(EXTENTS):
+        image[i, :height, :width] = 0
+        for j, (x1, y1, x2, y2) in enumerate(separate_boxes(rng, height, width)):
+            labels[i, j], boxes[i, j] = EACH * i + j, (x1, y1, x2, y2)
+            image[i, y1:y2, x1:x2] = np.round(255 * COLOURS[labels[i, j]])
+    valid = np.tile(np.arange(ROWS) < EACH, (COUNT, 1))
+    crowd = valid & (np.arange(ROWS) == 1)
+    return batch_of(image, Objects(boxes=boxes, labels=labels, valid=valid, crowd=crowd), epoch=seed)
+
+
+@pytest.fixture(scope="module")
+def textured():
+    """Pictures of noise, with two objects each."""
+    rng = np.random.default_rng(0)
+    image = np.full((COUNT, *CANVAS, 3), FILL, np.uint8)
+    for i, (height, width) in enumerate(EXTENTS):
+        image[i, :height, :width] = rng.integers(0, 256, (height, width, 3))
+    boxes, valid = np.zeros((COUNT, ROWS, 4), np.float32), np.tile(np.arange(ROWS) < 2, (COUNT, 1))
+    boxes[:, 0], boxes[:, 1] = [10, 20.5, 41.25, 50], [0, 5, 60, 61]
+    labels = np.where(valid, np.arange(ROWS) + 3, 0).astype(np.int32)
+    return batch_of(image, Objects(boxes=boxes, labels=labels, valid=valid, crowd=valid & (labels == 4)))
+
+
+def colour_boxes(image):
+    """For every colour the box round the pixels that show more of it than of black; zeros where there is none."""
+    peak = image.max(axis=-1, keepdims=True)
+    pure = image / np.maximum(peak, 0.1)
+    boxes = np.zeros((ROWS, 4))
+    for label, colour in enumerate(COLOURS[:ROWS]):
+        shown = (peak[..., 0] >= 0.5) & (np.abs(pure - colour) < 0.2).all(axis=-1)
+        rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
+        if len(rows):
+            boxes[label] = columns[0], rows[0], columns[-1] + 1, rows[-1] + 1
+    return boxes
+
+
+def check_that_boxes_are_on_their_objects(batch):
+    """Every valid box is round its colour, and no colour that could have a box is without one; returns the number."""
+    for image, boxes, labels, valid in zip(
+        batch.image, batch.objects.boxes, batch.objects.labels, batch.objects.valid, strict=True
+    ):
+        seen = labels[valid].tolist()
+        assert len(seen) == len(set(seen)) <= ROWS
+        for label, found in enumerate(colour_boxes(image)):
+            if label in seen:
+                np.testing.assert_allclose(boxes[valid][seen.index(label)], found, atol=1)
+            else:
+                # Nothing of it is in view, or too thin a strip.
+                assert (found[2:] - found[:2]).min() < 3
+    return batch.objects.valid.sum(axis=1)
+
+
+def test_boxes_stay_on_their_objects():
+    counts = [check_that_boxes_are_on_their_objects(run(ALONE, drawn(seed))) for seed in range(20)]
+    # Most objects stay in view.
+    assert np.mean(counts) > 2.5
+
+
+def test_boxes_stay_on_their_objects_in_a_mosaic():
+    batches = [run(SHARED, drawn(seed)) for seed in range(25)]
+    counts = np.concatenate([check_that_boxes_are_on_their_objects(batch) for batch in batches])
+    assert counts.max() > 6
+    # Crowds are still those that were crowds: every picture's second object.
+    for objects in (batch.objects for batch in batches):
+        np.testing.assert_array_equal(objects.crowd, objects.valid & (objects.labels % EACH == 1))
+
+
+def test_a_mosaic_shows_each_pixel_once():
+    """Of white pictures, all is white or the grey between them: no seam is lit twice, and none lies open."""
+    white = drawn(0)
+    white = white.replace(image=np.full_like(white.image, 255))
+    for epoch in range(10):
+        image = run(SHARED, white.replace(epoch=np.full(COUNT, epoch, np.int32))).image
+        assert (np.isclose(image, 1, atol=1e-5) | np.isclose(image, GREY, atol=1e-5)).all()
+
+
+def test_the_defaults_leave_a_full_canvas_alone(textured):
+    whole = textured.replace(extent=np.tile(np.float32(CANVAS), (COUNT, 1)))
+    found = run(Augment(), whole)
+    np.testing.assert_allclose(found.image, whole.image / 255, atol=1e-6)
+    jax.tree.map(np.testing.assert_array_equal, found.objects, whole.objects)
+    for name in ("extent", "size", "index", "epoch"):
+        np.testing.assert_array_equal(getattr(found, name), getattr(whole, name))
+    assert found.image.dtype == np.float32
+
+
+def centred(textured, i):
+    """Image i with its picture in the middle of the canvas, and by how much (x, y) it moved."""
+    height, width = EXTENTS[i]
+    top, left = (CANVAS[0] - height) // 2, (CANVAS[1] - width) // 2
+    page = np.full((*CANVAS, 3), GREY)
+    page[top : top + height, left : left + width] = textured.image[i, :height, :width] / 255
+    return page, np.array([left, top] * 2)
+
+
+def test_the_defaults_centre_a_picture_by_whole_pixels(textured):
+    found = run(Augment(), textured)
+    for i in range(COUNT):
+        page, moved = centred(textured, i)
+        np.testing.assert_allclose(found.image[i], page, atol=1e-6)
+        np.testing.assert_array_equal(found.objects.boxes[i, :2], textured.objects.boxes[i, :2] + moved)
+    np.testing.assert_array_equal(found.extent, [CANVAS] * COUNT)
+    assert not found.objects.boxes[:, 2:].any()
+
+
+def test_flips_mirror_pixels_and_boxes(textured):
+    """Every image is one of four mirrorings of its picture in place, and its boxes are mirrored alike."""
+    seen = set()
+    for epoch in range(4):
+        found = run(Augment(flip=0.5, flip_vertical=0.5), textured.replace(epoch=np.full(COUNT, epoch, np.int32)))
+        for i, (height, width) in enumerate(EXTENTS):
+            matches = []
+            for across, down in itertools.product((False, True), repeat=2):
+                own, boxes = textured.image[i, :height, :width], textured.objects.boxes[i, :2].copy()
+                if across:
+                    own, boxes[:, [0, 2]] = own[:, ::-1], width - boxes[:, [2, 0]]
+                if down:
+                    own, boxes[:, [1, 3]] = own[::-1], height - boxes[:, [3, 1]]
+                image = textured.image.copy()
+                image[i, :height, :width] = own
+                page, moved = centred(textured.replace(image=image), i)
+                if np.allclose(found.image[i], page, atol=1e-6):
+                    np.testing.assert_array_equal(found.objects.boxes[i, :2], boxes + moved)
+                    matches.append((across, down))
+            assert len(matches) == 1
+            seen.update(matches)
+    assert len(seen) == 4
+
+
+def test_a_draw_depends_on_seed_epoch_and_index_alone(textured):
+    expected = run(ALONE, textured)
+    order = np.array([2, 0, 3, 1])
+    moved = run(ALONE, jax.tree.map(lambda x: x[order], textured))
+    jax.tree.map(lambda x, y: np.testing.assert_array_equal(x, y[order]), moved, expected)
+    few = run(ALONE, jax.tree.map(lambda x: x[1:3], textured))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[1:3], atol=1e-4), few, expected)
+
+
+def test_another_seed_epoch_or_index_is_another_draw(textured):
+    def keys(seed=5, **fields):
+        return jax.random.key_data(image_keys(seed, textured.replace(**fields)))
+
+    some = np.concatenate(
+        [
+            keys(),
+            keys(seed=6),
+            keys(epoch=textured.epoch + 1),
+            keys(index=textured.index + 100),
+            # Epoch and index are not interchangeable.
+            keys(epoch=textured.index, index=textured.epoch),
+        ]
+    )
+    assert len(np.unique(some, axis=0)) == 5 * COUNT
+    np.testing.assert_array_equal(keys(), keys())
+    before = run(ALONE, textured)
+    after = run(ALONE, textured.replace(epoch=textured.epoch + 1))
+    assert (np.abs(before.image - after.image).max(axis=(1, 2, 3)) > 0.1).all()
+
+
+def test_the_mosaic_closes_without_another_compilation(textured):
+    """The last tenth of a run, by default, is without mosaic."""
+    alone, before = run(ALONE, textured), run(SHARED, textured, progress=0.8999)
+    assert np.abs(before.image - alone.image).max() > 0.1
+    for progress in (0.9, 0.95, 1.0):
+        closed = run(SHARED, textured, progress=progress)
+        jax.tree.map(functools.partial(np.testing.assert_allclose, atol=1e-5), closed, alone)
+    jax.tree.map(np.testing.assert_array_equal, run(SHARED, textured), before)
+    assert traces.count((SHARED, textured.objects.boxes.shape)) == 1
+
+
+def test_pictures_without_mosaic_are_alone_in_a_batch_with_mosaics(textured):
+    lone = 0
+    for epoch in range(4):
+        batch = textured.replace(epoch=np.full(COUNT, epoch, np.int32))
+        shared, alone = run(SHARED, batch), run(ALONE, batch)
+        for i in np.flatnonzero(np.abs(shared.image - alone.image).max(axis=(1, 2, 3)) < 1e-5):
+            lone += 1
+            # The same objects, moved up to the first rows.
+            left, right = (jax.tree.map(lambda x, i=i: x[i], b.objects) for b in (shared, alone))
+            count = right.valid.sum()
+            np.testing.assert_array_equal(left.valid, np.arange(ROWS) < count)
+            for name in ("boxes", "labels", "crowd"):
+                np.testing.assert_allclose(getattr(left, name)[:count], getattr(right, name)[right.valid], atol=1e-5)
+    assert 1 < lone < 4 * COUNT - 1
+
+
+def test_a_mosaic_keeps_the_first_objects_that_fit():
+    for seed in range(3):
+        batch = drawn(seed)
+        every = run(SHARED, batch).objects
+        few = run(SHARED, batch.replace(objects=jax.tree.map(lambda x: x[:, :EACH], batch.objects))).objects
+        assert few.valid.shape == (COUNT, EACH)
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[:, :EACH], atol=1e-4), few, every)
+    assert every.valid.sum(axis=1).max() > EACH
+
+
+def test_objects_out_of_view_are_dropped():
+    """By hand, at the defaults: a fifth of the box in view, and 2 px a side."""
+    boxes = np.zeros((COUNT, ROWS, 4), np.float32)
+    expected = {
+        0: ([-10, 0, 10, 20], [0, 0, 10, 20]),  # a half
+        1: ([-17, 0, 3, 20], None),  # three twentieths
+        2: ([108, 76, 148, 116], [108, 76, 128, 96]),  # a quarter, over a corner
+        3: ([118, 86, 138, 126], None),  # an eighth, over a corner
+        4: ([50, 50, 52, 52], [50, 50, 52, 52]),  # small enough
+        5: ([50, 50, 51.5, 60], None),  # too narrow
+        6: ([50, 50, 60, 51.5], None),  # too low
+        7: ([-8, 0, 1.5, 20], None),  # wide, but not in view
+        8: ([200, 0, 230, 20], None),  # nowhere in view
+        9: ([-8, -8, 136, 104], [0, 0, 128, 96]),  # over every edge
+    }
+    for row, (box, _) in expected.items():
+        boxes[:, row] = box
+    labels = np.tile(np.arange(ROWS, dtype=np.int32), (COUNT, 1))
+    valid = labels < len(expected)
+    objects = Objects(boxes=boxes, labels=labels * valid, valid=valid, crowd=valid & (labels % 2 == 0))
+    image = np.zeros((COUNT, *CANVAS, 3), np.uint8)
+    found = run(Augment(), batch_of(image, objects, extents=[CANVAS] * COUNT)).objects
+    for row in range(ROWS):
+        _, box = expected.get(row, (None, None))
+        assert (found.valid[:, row] == (box is not None)).all(), row
+        np.testing.assert_array_equal(found.boxes[:, row], [box or [0, 0, 0, 0]] * COUNT)
+        np.testing.assert_array_equal(found.labels[:, row], row if box else 0)
+        np.testing.assert_array_equal(found.crowd[:, row], bool(box) and row % 2 == 0)
+
+
+def test_padding_rows_stay_padding(textured):
+    """What stands in an invalid row reaches nothing."""
+    objects = textured.objects
+    hidden = ~objects.valid
+    noisy = objects.replace(
+        boxes=np.where(hidden[..., None], np.float32([0, 0, 96, 96]), objects.boxes),
+        labels=np.where(hidden, 7, objects.labels).astype(np.int32),
+        crowd=objects.crowd | hidden,
+    )
+    for config in (ALONE, SHARED):
+        jax.tree.map(np.testing.assert_array_equal, run(config, textured.replace(objects=noisy)), run(config, textured))
+
+
+def test_colours_change_within_bounds_and_leave_boxes_and_grey_margins_alone(textured):
+    config = Augment(hue=0.1, saturation=0.5, brightness=0.4, contrast=0.3)
+    found, plain = run(config, textured), run(Augment(), textured)
+    jax.tree.map(np.testing.assert_array_equal, found.objects, plain.objects)
+    assert found.image.min() >= 0
+    assert found.image.max() <= 1
+    assert (np.abs(found.image - plain.image).max(axis=(1, 2, 3)) > 0.1).all()
+    for i, (height, width) in enumerate(EXTENTS):
+        page, _ = centred(textured.replace(image=np.zeros_like(textured.image)), i)
+        margin = page > 0
+        assert margin.sum() == 3 * (CANVAS[0] * CANVAS[1] - height * width)
+        np.testing.assert_allclose(found.image[i][margin], GREY, atol=1e-6)
+
+
+def test_brightness_and_contrast_of_greys(textured):
+    """Greys stay grey: hue and saturation leave them alone, brightness scales, contrast stretches about one half."""
+    config = Augment(hue=0.1, saturation=0.5, brightness=0.4, contrast=0.3)
+    ramp = np.broadcast_to(np.arange(64, 192, dtype=np.uint8)[None, :, None], (COUNT, *CANVAS, 3))
+    batch = textured.replace(image=ramp, extent=np.tile(np.float32(CANVAS), (COUNT, 1)))
+    found = run(config, batch).image
+    np.testing.assert_allclose(found, np.broadcast_to(found[:, :1, :, :1], found.shape), atol=1e-5)
+    gains = []
+    for line in found[:, 0, :, 0].astype(np.float64):
+        inner = (line > 0.01) & (line < 0.99)
+        slope, start = np.polyfit(ramp[0, 0, inner, 0] / 255, line[inner], 1)
+        contrast = 1 - 2 * start
+        gains.append((slope / contrast, contrast))
+    gains = np.array(gains)
+    assert (np.abs(gains - 1) <= np.array([0.4, 0.3]) + 1e-3).all()
+    assert len(np.unique(gains.round(3), axis=0)) == COUNT
+
+
+def test_a_blank_that_fills_the_batch_does_no_harm(textured):
+    extent = np.where(np.arange(COUNT)[:, None] == 3, 0, textured.extent)
+    blank = textured.replace(index=np.where(np.arange(COUNT) == 3, -1, textured.index), extent=extent)
+    blank = blank.replace(objects=blank.objects.replace(valid=blank.objects.valid & (np.arange(COUNT) < 3)[:, None]))
+    alone, shared = run(ALONE, blank), run(SHARED, blank)
+    assert np.isfinite(shared.image).all()
+    np.testing.assert_allclose(alone.image[3], GREY, atol=1e-6)
+    assert not alone.objects.valid[3].any()
+
+
+@pytest.mark.parametrize("scale", [(0.0, 1.0), (-1.0, 1.0), (2.0, 1.0)])
+def test_a_scale_that_is_no_range_is_refused(scale):
+    with pytest.raises(ValueError, match="0 < low <= high"):
+        Augment(scale=scale)
