@@ -2,7 +2,6 @@ import functools
 import itertools
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 
@@ -17,7 +16,7 @@ GREY = FILL / 255
 # Colours that stay apart when they are mixed with black: each has a full channel, and none is grey.
 COLOURS = np.array([c for c in itertools.product((0, 0.5, 1), repeat=3) if max(c) == 1 and min(c) < 1])
 EACH = 3  # objects a picture
-ROWS = EACH * COUNT
+ROWS = 7  # too few for all objects of a mosaic
 
 GEOMETRY = {"flip": 0.5, "flip_vertical": 0.5, "scale": (0.6, 1.6), "translate": 0.2, "min_visible": 0.0}
 ALONE, SHARED = Augment(**GEOMETRY), Augment(**GEOMETRY, mosaic=0.6)
@@ -92,8 +91,8 @@ def colour_boxes(image):
     """For every colour the box round the pixels that show more of it than of black; zeros where there is none."""
     peak = image.max(axis=-1, keepdims=True)
     pure = image / np.maximum(peak, 0.1)
-    boxes = np.zeros((ROWS, 4))
-    for label, colour in enumerate(COLOURS[:ROWS]):
+    boxes = np.zeros((COUNT * EACH, 4))
+    for label, colour in enumerate(COLOURS[: COUNT * EACH]):
         shown = (peak[..., 0] >= 0.5) & (np.abs(pure - colour) < 0.2).all(axis=-1)
         rows, columns = np.flatnonzero(shown.any(axis=1)), np.flatnonzero(shown.any(axis=0))
         if len(rows):
@@ -101,32 +100,42 @@ def colour_boxes(image):
     return boxes
 
 
-def check_that_boxes_are_on_their_objects(batch):
-    """Every valid box is round its colour, and no colour that could have a box is without one; returns the number."""
-    for image, boxes, labels, valid in zip(
-        batch.image, batch.objects.boxes, batch.objects.labels, batch.objects.valid, strict=True
-    ):
-        seen = labels[valid].tolist()
-        assert len(seen) == len(set(seen)) <= ROWS
+def check_boxes(batch):
+    """Every valid box is round its colour, and every colour in view has a box while rows are left.
+
+    Returns the number of boxes of each image.
+    """
+    for place, image in enumerate(batch.image):
+        objects = jax.tree.map(lambda x, place=place: x[place], batch.objects)
+        boxes, labels = objects.boxes[objects.valid], objects.labels[objects.valid].tolist()
+        assert not objects.boxes[~objects.valid].any()
+
+        def rank(label, place=place):
+            # The own picture's objects come first, then those of the next pictures of the batch.
+            return (label // EACH - place) % COUNT, label % EACH
+
+        assert [*map(rank, labels)] == sorted({*map(rank, labels)})
         for label, found in enumerate(colour_boxes(image)):
-            if label in seen:
-                np.testing.assert_allclose(boxes[valid][seen.index(label)], found, atol=1)
-            else:
+            if label in labels:
+                np.testing.assert_allclose(boxes[labels.index(label)], found, atol=1)
+            elif len(labels) < ROWS or rank(label) < rank(labels[-1]):
                 # Nothing of it is in view, or too thin a strip.
                 assert (found[2:] - found[:2]).min() < 3
     return batch.objects.valid.sum(axis=1)
 
 
 def test_boxes_stay_on_their_objects():
-    counts = [check_that_boxes_are_on_their_objects(run(ALONE, drawn(seed))) for seed in range(20)]
+    counts = [check_boxes(run(ALONE, drawn(seed))) for seed in range(20)]
     # Most objects stay in view.
     assert np.mean(counts) > 2.5
 
 
 def test_boxes_stay_on_their_objects_in_a_mosaic():
     batches = [run(SHARED, drawn(seed)) for seed in range(25)]
-    counts = np.concatenate([check_that_boxes_are_on_their_objects(batch) for batch in batches])
-    assert counts.max() > 6
+    counts = np.concatenate([check_boxes(batch) for batch in batches])
+    # Some mosaics show fewer objects than there are rows, some more.
+    assert 0.05 < np.mean(counts == ROWS) < 0.5
+    assert len(np.unique(counts)) > 4
     # Crowds are still those that were crowds: every picture's second object.
     for objects in (batch.objects for batch in batches):
         np.testing.assert_array_equal(objects.crowd, objects.valid & (objects.labels % EACH == 1))
@@ -138,7 +147,7 @@ def test_a_mosaic_shows_each_pixel_once():
     white = white.replace(image=np.full_like(white.image, 255))
     for epoch in range(10):
         image = run(SHARED, white.replace(epoch=np.full(COUNT, epoch, np.int32))).image
-        assert (np.isclose(image, 1, atol=1e-5) | np.isclose(image, GREY, atol=1e-5)).all()
+        assert (np.isclose(image, 1, atol=1e-4) | np.isclose(image, GREY, atol=1e-4)).all()
 
 
 def test_the_defaults_leave_a_full_canvas_alone(textured):
@@ -251,44 +260,34 @@ def test_pictures_without_mosaic_are_alone_in_a_batch_with_mosaics(textured):
     assert 1 < lone < 4 * COUNT - 1
 
 
-def test_a_mosaic_keeps_the_first_objects_that_fit():
-    for seed in range(3):
-        batch = drawn(seed)
-        every = run(SHARED, batch).objects
-        few = run(SHARED, batch.replace(objects=jax.tree.map(lambda x: x[:, :EACH], batch.objects))).objects
-        assert few.valid.shape == (COUNT, EACH)
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y[:, :EACH], atol=1e-4), few, every)
-    assert every.valid.sum(axis=1).max() > EACH
-
-
 def test_objects_out_of_view_are_dropped():
     """By hand, at the defaults: a fifth of the box in view, and 2 px a side."""
+    expected = [
+        ([-10, 0, 10, 20], [0, 0, 10, 20]),  # a half
+        ([-17, 0, 3, 20], None),  # three twentieths
+        ([108, 76, 148, 116], [108, 76, 128, 96]),  # a quarter, over a corner
+        ([118, 86, 138, 126], None),  # an eighth, over a corner
+        ([-8, -8, 136, 104], [0, 0, 128, 96]),  # over every edge
+        ([50, 50, 52, 52], [50, 50, 52, 52]),  # just long enough
+        ([50, 50, 51.5, 60], None),  # too narrow
+        ([50, 50, 60, 51.5], None),  # too low
+        ([-6, 0, 1.75, 20], None),  # too narrow a strip in view
+        ([200, 0, 230, 20], None),  # nowhere in view
+    ]
     boxes = np.zeros((COUNT, ROWS, 4), np.float32)
-    expected = {
-        0: ([-10, 0, 10, 20], [0, 0, 10, 20]),  # a half
-        1: ([-17, 0, 3, 20], None),  # three twentieths
-        2: ([108, 76, 148, 116], [108, 76, 128, 96]),  # a quarter, over a corner
-        3: ([118, 86, 138, 126], None),  # an eighth, over a corner
-        4: ([50, 50, 52, 52], [50, 50, 52, 52]),  # small enough
-        5: ([50, 50, 51.5, 60], None),  # too narrow
-        6: ([50, 50, 60, 51.5], None),  # too low
-        7: ([-8, 0, 1.5, 20], None),  # wide, but not in view
-        8: ([200, 0, 230, 20], None),  # nowhere in view
-        9: ([-8, -8, 136, 104], [0, 0, 128, 96]),  # over every edge
-    }
-    for row, (box, _) in expected.items():
-        boxes[:, row] = box
-    labels = np.tile(np.arange(ROWS, dtype=np.int32), (COUNT, 1))
-    valid = labels < len(expected)
-    objects = Objects(boxes=boxes, labels=labels * valid, valid=valid, crowd=valid & (labels % 2 == 0))
+    places = [divmod(i, 5) for i in range(len(expected))]
+    for place, (box, _) in zip(places, expected, strict=True):
+        boxes[place] = box
+    valid = boxes.any(axis=-1)
+    objects = Objects(boxes=boxes, labels=valid * np.int32(2), valid=valid, crowd=valid)
     image = np.zeros((COUNT, *CANVAS, 3), np.uint8)
     found = run(Augment(), batch_of(image, objects, extents=[CANVAS] * COUNT)).objects
-    for row in range(ROWS):
-        _, box = expected.get(row, (None, None))
-        assert (found.valid[:, row] == (box is not None)).all(), row
-        np.testing.assert_array_equal(found.boxes[:, row], [box or [0, 0, 0, 0]] * COUNT)
-        np.testing.assert_array_equal(found.labels[:, row], row if box else 0)
-        np.testing.assert_array_equal(found.crowd[:, row], bool(box) and row % 2 == 0)
+    for place, (_, box) in zip(places, expected, strict=True):
+        assert found.valid[place] == (box is not None)
+        np.testing.assert_array_equal(found.boxes[place], box or [0, 0, 0, 0])
+    assert found.valid.sum() == 4
+    np.testing.assert_array_equal(found.crowd, found.valid)
+    np.testing.assert_array_equal(found.labels, 2 * found.valid)
 
 
 def test_padding_rows_stay_padding(textured):

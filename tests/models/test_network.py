@@ -18,7 +18,7 @@ TINY = Network(
     neck=PAN(widths=(4, 6, 8), depth=1),
     heads={"box": DecoupledHead(num_classes=3, bins=4)},
 )
-IMAGE = np.random.default_rng(0).uniform(0, 1, (2, 64, 32, 3)).astype(np.float32)
+IMAGE = np.random.default_rng(0).uniform(0, 1, (2, 32, 32, 3)).astype(np.float32)
 
 
 def form(module, *inputs):

@@ -1,5 +1,6 @@
 """Whole runs from the command line: killed and resumed, on several devices, on several hosts."""
 
+import json
 import os
 import signal
 import socket
@@ -8,14 +9,19 @@ import sys
 import time
 from pathlib import Path
 
+import cv2
 import jax
 import numpy as np
 import pytest
 
+import ylosia_jax as yl
 from ylosia_jax import config
+from ylosia_jax.cli import main
+from ylosia_jax.data.scenes import Scenes
 from ylosia_jax.experiment import restore_average
 from ylosia_jax.train.log import read_rows
 from ylosia_jax.train.sharding import make_mesh
+from ylosia_jax.types import UserError
 
 TINY = Path(__file__).parents[1] / "tiny.py"
 
@@ -90,6 +96,80 @@ def test_another_config_does_not_enter_the_folder(whole: Path, cache: Path) -> N
     assert process.returncode == 2
     assert "optim.lr: 0.002 there, 0.5 here" in error
     assert "Traceback" not in error
+
+
+def test_it_can_be_evaluated_anew(whole: Path, tmp_path: Path) -> None:
+    out = tmp_path / "scores.json"
+    assert main(["evaluate", str(whole), "--checkpoint", "last", "--out", str(out)]) == 0
+    assert json.loads(out.read_text()) == json.loads((whole / "metrics.json").read_text())
+    assert main(["evaluate", str(whole), "--split", "test"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("args", "message"),
+    [
+        (["--checkpoint", "3"], "name best, last or one of the steps 20"),
+        (["--split", "tset"], "tset"),
+        (["--dataset", "no_such_set"], "no_such_set"),
+    ],
+)
+def test_what_is_not_there_to_evaluate_is_named(
+    whole: Path, args: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["evaluate", str(whole), *args]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert error.count("\n") == 1
+
+
+@pytest.fixture
+def pictures(tmp_path: Path) -> Path:
+    """A folder with two drawn scenes of other sizes than the network's, and a damaged file."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    for i, size in enumerate([(96, 160), (200, 120)]):
+        image = Scenes("test", size=2, image_size=size)[i].image
+        cv2.imwrite(str(folder / f"{i}.jpg"), image[..., ::-1])
+    (folder / "cut.jpg").write_bytes((folder / "0.jpg").read_bytes()[:500])
+    return folder
+
+
+def test_predict_draws_and_lists(
+    whole: Path, pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert main(["predict", str(whole), str(pictures), "--out", str(out)]) == 2
+    assert "cut.jpg" in capsys.readouterr().err
+    assert main(["predict", str(whole), str(pictures), "--out", str(out), "--skip-bad"]) == 1
+    assert "1 skipped" in capsys.readouterr().err
+    assert {path.name for path in out.iterdir()} == {"0.jpg", "1.jpg", "predictions.json"}
+    entries = json.loads((out / "predictions.json").read_text())
+    assert {entry["image_id"] for entry in entries} <= {"0.jpg", "1.jpg"}
+    assert all({"category_id", "bbox", "score"} <= entry.keys() for entry in entries)
+
+
+def test_predictions_never_replace_their_own_images(
+    whole: Path, pictures: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    before = (pictures / "0.jpg").read_bytes()
+    assert main(["predict", str(whole), str(pictures / "0.jpg"), "--out", str(pictures)]) == 2
+    assert "give another --out" in capsys.readouterr().err
+    assert (pictures / "0.jpg").read_bytes() == before
+
+
+def test_load_from_python(whole: Path, pictures: Path) -> None:
+    model = yl.load(whole)
+    one, two = model([pictures / "0.jpg", pictures / "1.jpg"])
+    assert one.image.shape == (96, 160, 3)
+    assert one.boxes.shape == (len(one), 4)
+    assert len(one.names) == len(one.scores) == len(one.labels)
+    assert (np.diff(one.scores) <= 0).all()
+    assert (two.boxes >= 0).all()
+    assert (two.boxes <= [120, 200, 120, 200]).all()
+    again = model(one.image)
+    np.testing.assert_array_equal(again.boxes, one.boxes)
+    with pytest.raises(UserError, match="uint8 RGB"):
+        model(one.image.astype(np.float32))
 
 
 def test_killed_and_resumed_ends_in_the_same_place(whole: Path, tmp_path: Path, cache: Path) -> None:

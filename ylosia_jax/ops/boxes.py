@@ -30,8 +30,8 @@ def to_cxcywh(boxes: Float[Array, "*N 4"]) -> Float[Array, "*N 4"]:
 
 def area(boxes: Float[Array, "*N 4"]) -> Float[Array, "*N"]:
     """Area in square pixels; 0 where a box is inside out."""
-    size = jnp.maximum(boxes[..., 2:] - boxes[..., :2], 0)
-    return size[..., 0] * size[..., 1]
+    x0, y0, x1, y1 = _sides(boxes)
+    return jnp.maximum(x1 - x0, 0) * jnp.maximum(y1 - y0, 0)
 
 
 def clip(boxes: Float[Array, "*N 4"], height: Float[Array, "*N"] | float, width: Float[Array, "*N"] | float) -> Array:
@@ -42,8 +42,11 @@ def clip(boxes: Float[Array, "*N 4"], height: Float[Array, "*N"] | float, width:
 
 def intersection(a: Float[Array, "*#N 4"], b: Float[Array, "*#N 4"]) -> Float[Array, "*#N"]:
     """Area that two boxes share, element by element (shapes broadcast)."""
-    size = jnp.maximum(jnp.minimum(a[..., 2:], b[..., 2:]) - jnp.maximum(a[..., :2], b[..., :2]), 0)
-    return size[..., 0] * size[..., 1]
+    ax0, ay0, ax1, ay1 = _sides(a)
+    bx0, by0, bx1, by1 = _sides(b)
+    width = jnp.minimum(ax1, bx1) - jnp.maximum(ax0, bx0)
+    height = jnp.minimum(ay1, by1) - jnp.maximum(ay0, by0)
+    return jnp.maximum(width, 0) * jnp.maximum(height, 0)
 
 
 def iou(
@@ -63,17 +66,19 @@ def iou(
     value = overlap / (union + EPS)
     if kind == "iou":
         return value
-    hull = jnp.maximum(a[..., 2:], b[..., 2:]) - jnp.minimum(a[..., :2], b[..., :2])
+    ax0, ay0, ax1, ay1 = _sides(a)
+    bx0, by0, bx1, by1 = _sides(b)
+    width = jnp.maximum(ax1, bx1) - jnp.minimum(ax0, bx0)
+    height = jnp.maximum(ay1, by1) - jnp.minimum(ay0, by0)
     if kind == "giou":
-        hull_area = hull[..., 0] * hull[..., 1]
+        hull_area = width * height
         return value - (hull_area - union) / (hull_area + EPS)
-    a_cxcywh, b_cxcywh = to_cxcywh(a), to_cxcywh(b)
-    distance = jnp.sum((a_cxcywh[..., :2] - b_cxcywh[..., :2]) ** 2, axis=-1)
-    value_d = value - distance / (jnp.sum(hull**2, axis=-1) + EPS)
+    distance = ((ax0 + ax1 - bx0 - bx1) ** 2 + (ay0 + ay1 - by0 - by1) ** 2) / 4
+    value_d = value - distance / (width**2 + height**2 + EPS)
     if kind == "diou":
         return value_d
-    aspect_a = jnp.arctan2(a_cxcywh[..., 2], a_cxcywh[..., 3] + EPS)
-    aspect_b = jnp.arctan2(b_cxcywh[..., 2], b_cxcywh[..., 3] + EPS)
+    # The barrier keeps XLA from computing a box's arctan anew for each box that it is paired with.
+    aspect_a, aspect_b = jax.lax.optimization_barrier((_aspect(a), _aspect(b)))
     difference = 4 / math.pi**2 * (aspect_a - aspect_b) ** 2
     weight = jax.lax.stop_gradient(difference / (1 - value + difference + EPS))
     return value_d - weight * difference
@@ -91,6 +96,16 @@ def pairwise_iou(
 
 def contains(boxes: Float[Array, "*B N 4"], points: Float[Array, "*B A 2"]) -> Bool[Array, "*B N A"]:
     """Whether each point (x, y) lies strictly inside each box."""
-    low = points[..., None, :, :] - boxes[..., :, None, :2]
-    high = boxes[..., :, None, 2:] - points[..., None, :, :]
-    return jnp.minimum(low, high).min(axis=-1) > EPS
+    x0, y0, x1, y1 = (side[..., :, None] for side in _sides(boxes))
+    x, y = points[..., None, :, 0], points[..., None, :, 1]
+    return (x - x0 > EPS) & (y - y0 > EPS) & (x1 - x > EPS) & (y1 - y > EPS)
+
+
+def _sides(boxes: Float[Array, "*N 4"]) -> tuple[Array, Array, Array, Array]:
+    """The four coordinates as arrays of their own: a last axis of 2 or 4 leaves vector units idle."""
+    return boxes[..., 0], boxes[..., 1], boxes[..., 2], boxes[..., 3]
+
+
+def _aspect(boxes: Float[Array, "*N 4"]) -> Float[Array, "*N"]:
+    x0, y0, x1, y1 = _sides(boxes)
+    return jnp.arctan2(x1 - x0, y1 - y0 + EPS)

@@ -208,3 +208,31 @@ def _phase(remainder: int, size: int, kernel: int, stride: int, low: int, output
     last_output = (remainder + low - first) // stride  # that tap `first` brings to the phase's first input
     first_output = last_output + 1 - len(range(first, kernel, stride))
     return slice(first, None, stride), (-first_output, -(-size // stride) + last_output - outputs)
+
+
+def max_pool(x: Float[Array, "B H W C"], kernel: int) -> Float[Array, "B H W C"]:
+    """Square max pool with stride 1 that keeps the size: cells outside the map never win.
+
+    A window's maximum is built of maxima of shifted maps, one axis after the other, because XLA's CPU backend is slow
+    at the gradient of a window reduction. Equal largest cells of a window share its gradient.
+
+    Args:
+      kernel: side of the window in cells, odd.
+
+    Raises:
+      ValueError: if `kernel` is even, which would shift the map.
+    """
+    if kernel % 2 == 0:
+        raise ValueError(f"max_pool keeps the map's size for odd kernels only, got kernel {kernel}; use {kernel + 1}")
+    for axis in (1, 2):
+        half = [(kernel // 2, kernel // 2, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
+        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), half)
+        seen = 1
+        while seen < kernel:
+            shift = min(seen, kernel - seen)
+            length = x.shape[axis] - shift
+            x = jnp.maximum(
+                lax.slice_in_dim(x, 0, length, axis=axis), lax.slice_in_dim(x, shift, shift + length, axis=axis)
+            )
+            seen += shift
+    return x
