@@ -349,7 +349,9 @@ def _join_hosts() -> None:
     import jax
 
     try:
-        jax.distributed.initialize()
+        # JAX reads the address from the environment by itself, the numbers it does not in every version.
+        count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
+        jax.distributed.initialize(num_processes=count and int(count), process_id=index and int(index))
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

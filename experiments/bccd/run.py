@@ -20,6 +20,8 @@ from ylosia_jax.files import write_atomically
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]
 CONFIG = "configs/ylosia_n_bccd.py"
+# Large pages for the buffers of a training step on CPU, as in the Makefile: about a fifth faster.
+FAST = {"GLIBC_TUNABLES": "glibc.malloc.hugetlb=1", "JAX_PLATFORMS": "cpu"}
 # What each budget changes in the config.
 BUDGETS: dict[str, list[str]] = {
     "40-epochs": [],
@@ -30,7 +32,7 @@ COLUMNS = ("budget", "seed", *SCORES, "AP_Platelets", "AP_RBC", "AP_WBC", "steps
 
 
 def ylosia(*args: str, **env: str) -> None:
-    subprocess.run([sys.executable, "-m", "ylosia_jax", *args], check=True, cwd=ROOT, env={**os.environ, **env})
+    subprocess.run([sys.executable, "-m", "ylosia_jax", *args], check=True, cwd=ROOT, env={**FAST, **os.environ, **env})
 
 
 def processor() -> str:

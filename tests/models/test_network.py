@@ -6,11 +6,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import linen as nn
 
 from ylosia_jax.models.backbones.csp import CSP
 from ylosia_jax.models.heads.decoupled import DecoupledHead
 from ylosia_jax.models.necks.pan import PAN
 from ylosia_jax.models.network import Network
+from ylosia_jax.nn.blocks import Bottleneck
 
 KEY = jax.random.key(0)
 TINY = Network(
@@ -70,6 +72,19 @@ def test_neck_keeps_the_strides():
     out, variables = form(PAN(widths=(16, 24, 40), depth=2), features(c3=8, c4=12, c5=20))
     assert map_shapes(out) == {"p3": (2, 8, 12, 16), "p4": (2, 4, 6, 24), "p5": (2, 2, 3, 40)}
     assert set(variables["params"]) == {"top4", "top3", "bottom4", "bottom5", "down4", "down5"}
+
+
+def test_bottlenecks_have_shortcuts_in_the_backbone_alone():
+    seen = set()
+
+    def note(method, args, kwargs, context):
+        if isinstance(context.module, Bottleneck):
+            seen.add((context.module.path[0], context.module.shortcut))
+        return method(*args, **kwargs)
+
+    with nn.intercept_methods(note):
+        form(TINY, IMAGE)
+    assert seen == {("backbone", True), ("neck", False)}
 
 
 def test_head_answers_at_every_level_that_it_is_given():

@@ -195,19 +195,21 @@ def test_a_c2f_stage_fuses_every_bottleneck():
 
 
 def test_c2f_bottlenecks_are_chained():
-    """With silent bottlenecks, the stage is its two 1x1 convolutions over (first half, second half, second half, …)."""
+    """The first bottleneck reads the second half; one that is silent hands on what the bottleneck before it gave."""
     x = normal(1, 2, 3, 6)
     layer = C2f(8, 2)
     variables = variables_of(layer, x)
-    for name in ("block0", "block1"):
-        variables["params"][name]["conv2"]["norm"]["scale"] *= 0
+    variables["params"]["block1"]["conv2"]["norm"]["scale"] *= 0
 
     def conv_norm(x, params):
         y = convolve(x, params["conv"]["kernel"], 1) / np.sqrt(1 + 1e-3)
         return y / (1 + np.exp(-y))
 
     halves = np.split(conv_norm(x, variables["params"]["split"]), 2, axis=-1)
-    expected = conv_norm(np.concatenate([*halves, halves[1], halves[1]], axis=-1), variables["params"]["fuse"])
+    block = {name: collection["block0"] for name, collection in variables.items()}
+    first = evaluate(Bottleneck(4), block, halves[1].astype(np.float32))
+    assert np.abs(first - halves[1]).max() > 0.1
+    expected = conv_norm(np.concatenate([*halves, first, first], axis=-1), variables["params"]["fuse"])
     np.testing.assert_allclose(evaluate(layer, variables, x), expected, atol=1e-4)
 
 

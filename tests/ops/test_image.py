@@ -187,10 +187,10 @@ def test_hue_keeps_brightness_and_length():
 
 def test_recolour_by_hand():
     image = np.array([[[0.5, 0.25, 1.0], [0.0, 0.9, 0.6]]], np.float32)
-    swap = np.array([[0, 1, 0], [1, 0, 0], [0, 0, 0.5]], np.float32)
-    # Mapped to (0.25, 0.5, 0.5) and (0.9, 0, 0.3), then stretched by 2 about 0.5 and clipped.
-    np.testing.assert_allclose(recolour(image, swap, 2.0), [[[0, 0.5, 0.5], [1, 0, 0.1]]], atol=1e-6)
-    np.testing.assert_allclose(image_ops.recolour(image, swap, 2.0), recolour(image, swap, 2.0), atol=1e-6)
+    turn = np.array([[0, 1, 0], [0, 0, 0.5], [1, 0, 0]], np.float32)
+    # Mapped to (0.25, 0.5, 0.5) and (0.9, 0.3, 0), then stretched by 2 about 0.5 and clipped.
+    np.testing.assert_allclose(recolour(image, turn, 2.0), [[[0, 0.5, 0.5], [1, 0.1, 0]]], atol=1e-6)
+    np.testing.assert_allclose(image_ops.recolour(image, turn, 2.0), recolour(image, turn, 2.0), atol=1e-6)
 
 
 def test_neutral_recolour_leaves_colours_alone():

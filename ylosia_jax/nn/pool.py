@@ -11,7 +11,7 @@ def max_pool(x: Float[Array, "B H W C"], kernel: int) -> Float[Array, "B H W C"]
     return nn.max_pool(x, (kernel, kernel), (1, 1), ((pad, pad), (pad, pad)))  # pyright: ignore[reportArgumentType]
 
 
-def upsample(x: Float[Array, "B H W C"], factor: int = 2) -> Float[Array, "B H*factor W*factor C"]:
+def upsample(x: Float[Array, "B H W C"], factor: int = 2) -> Float[Array, "B H*{factor} W*{factor} C"]:
     """Nearest-neighbour enlargement by a whole factor."""
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, factor, width, factor, channels))

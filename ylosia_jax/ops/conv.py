@@ -83,14 +83,18 @@ def conv_general_dilated(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
-    static = {"strides": strides, "pads": pads, "precision": precision}
-    return lax.platform_dependent(
-        x, kernel, cpu=functools.partial(_forward_cpu, **static), default=functools.partial(_plain, **static)
-    )
+    return _save(x, kernel, strides, pads, precision)[0]
 
 
 def _save(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Any:
-    return _conv(x, kernel, strides, pads, precision), (x, kernel)
+    static = {"strides": strides, "pads": pads, "precision": precision}
+    y, x = lax.platform_dependent(
+        x,
+        kernel,
+        cpu=functools.partial(_forward_cpu, **static),
+        default=lambda x, kernel: (_plain(x, kernel, **static), x),
+    )
+    return y, (x, kernel)
 
 
 def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: Any, grad: Array) -> Any:
@@ -99,7 +103,7 @@ def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: 
         *saved,
         grad,
         cpu=functools.partial(_backward_cpu, **static),
-        default=functools.partial(_gradients, functools.partial(_plain, **static)),
+        default=lambda x, kernel, grad: _gradients(functools.partial(_plain, **static), x, kernel, grad),
     )
 
 
@@ -114,28 +118,32 @@ def _gradients(forward: Any, x: Array, kernel: Array, grad: Array) -> tuple[Arra
     return jax.vjp(forward, x, kernel)[1](grad)
 
 
-def _is_pointwise(kernel: Array, pads: tuple[_Pair, _Pair]) -> bool:
-    return kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0))
-
-
-def _pointwise(x: Array, kernel: Array, *, strides: _Pair, precision: Any) -> Array:
-    x = x[:, :: strides[0], :: strides[1]]
-    return lax.dot_general(x, kernel[0, 0], (((3,), (0,)), ((), ())), precision=precision)
-
-
-def _forward_cpu(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
+def _forward_cpu(
+    x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any
+) -> tuple[Array, Array]:
+    # The barriers here and in the backward pass keep XLA from computing x, or grad, anew in every copy of it.
+    x = lax.optimization_barrier(x)
     if _is_pointwise(kernel, pads):
-        return _pointwise(x, kernel, strides=strides, precision=precision)
-    return _in_bands(x, kernel, strides=strides, pads=pads, precision=precision)
+        return _dot(x[:, :: strides[0], :: strides[1]], kernel[0, 0], (3, 0), precision), x
+    return _in_bands(x, kernel, strides=strides, pads=pads, precision=precision), x
 
 
 def _backward_cpu(
     x: Array, kernel: Array, grad: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any
 ) -> tuple[Array, Array]:
+    grad = lax.optimization_barrier(grad)
     if _is_pointwise(kernel, pads):
-        return _gradients(functools.partial(_pointwise, strides=strides, precision=precision), x, kernel, grad)
-    windows = zip(grad.shape[1:3], strides, pads, kernel.shape[:2], x.shape[1:3], strict=True)
-    reached = tuple((low, (n - 1) * stride - low + size - length) for n, stride, (low, _), size, length in windows)
+        x_grad = _dot(grad, kernel[0, 0], (3, 1), precision)
+        kernel_grad = lax.dot_general(
+            x[:, :: strides[0], :: strides[1]], grad, (((0, 1, 2), (0, 1, 2)), ((), ())), precision=precision
+        )
+        gaps = [(0, n - (m - 1) * s - 1, s - 1) for n, m, s in zip(x.shape[1:3], grad.shape[1:3], strides, strict=True)]
+        return lax.pad(x_grad, jnp.zeros((), x.dtype), ((0, 0, 0), *gaps, (0, 0, 0))), kernel_grad[None, None]
+    (top, _), (left, _) = pads
+    reached = (
+        (top, (grad.shape[1] - 1) * strides[0] - top + kernel.shape[0] - x.shape[1]),
+        (left, (grad.shape[2] - 1) * strides[1] - left + kernel.shape[1] - x.shape[2]),
+    )
     used, reached = _crop(x, reached)
     plain = functools.partial(_plain, strides=strides, pads=reached, precision=precision)
     kernel_grad = _gradients(plain, used, kernel, grad)[1]
@@ -143,6 +151,14 @@ def _backward_cpu(
         plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
         return _gradients(plain, x, kernel, grad)[0], kernel_grad
     return _input_gradient(grad, kernel, x.shape, strides=strides, pads=pads, precision=precision), kernel_grad
+
+
+def _is_pointwise(kernel: Array, pads: tuple[_Pair, _Pair]) -> bool:
+    return kernel.shape[:2] == (1, 1) and pads == ((0, 0), (0, 0))
+
+
+def _dot(a: Array, b: Array, axes: _Pair, precision: Any) -> Array:
+    return lax.dot_general(a, b, (((axes[0],), (axes[1],)), ((), ())), precision=precision)
 
 
 def _crop(x: Array, pads: tuple[_Pair, _Pair]) -> tuple[Array, tuple[_Pair, _Pair]]:

@@ -96,7 +96,8 @@ def train_loop(
         state, metrics = step(state, place(batch))
         pending.append(metrics)
 
-        evaluates = count % every == 0 or count == steps
+        # The last step is evaluated in any case, and makes one shortly before it needless.
+        evaluates = count == steps or (count % every == 0 and steps - count >= every / 2)
         saves = evaluates or count % config.checkpoint_every == 0
         if count % config.log_every == 0 or saves:
             # Reading the numbers waits for the device; between log steps the host runs ahead of it.
