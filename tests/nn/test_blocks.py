@@ -36,7 +36,7 @@ def variables_of(layer, x):
             case _:
                 return np.zeros(leaf.shape, np.float32)
 
-    return jax.tree.map_with_path(fill, jax.eval_shape(lambda: layer.init(KEY, x, False)))
+    return jax.tree.map_with_path(fill, jax.eval_shape(lambda x: layer.init(KEY, x, False), x))
 
 
 def evaluate(layer, variables, x):
@@ -101,7 +101,7 @@ def test_convolution_adds_its_bias():
     bias = np.arange(4, dtype=np.float32)
     layer = Conv(4, use_bias=True)
     assert shapes(jax.eval_shape(Conv(4).init, KEY, x)) == {"params/kernel": (1, 1, 3, 4)}
-    found = layer.apply({"params": {"kernel": weights, "bias": bias}}, x)
+    found = jax.jit(layer.apply)({"params": {"kernel": weights, "bias": bias}}, x)
     np.testing.assert_allclose(found, convolve(x, weights, 1) + bias, atol=1e-4)
 
 

@@ -48,36 +48,36 @@ def overlaps(a, b):
 
 
 def test_conversions_by_hand():
-    boxes = np.array([[1.0, 2, 5, 10]], np.float32)
+    boxes = jnp.array([[1.0, 2, 5, 10]], jnp.float32)
     np.testing.assert_array_equal(box_ops.to_cxcywh(boxes), [[3, 6, 4, 8]])
-    np.testing.assert_array_equal(box_ops.from_cxcywh(np.array([[3.0, 6, 4, 8]], np.float32)), boxes)
+    np.testing.assert_array_equal(box_ops.from_cxcywh(jnp.array([[3.0, 6, 4, 8]], jnp.float32)), boxes)
 
 
 def test_conversions_are_inverse():
-    boxes = random_boxes(np.random.default_rng(0), 3, 50)
+    boxes = jnp.asarray(random_boxes(np.random.default_rng(0), 3, 50))
     np.testing.assert_allclose(box_ops.from_cxcywh(box_ops.to_cxcywh(boxes)), boxes, atol=1e-5)
 
 
 def test_area_by_hand():
-    boxes = np.array([[0, 0, 3, 4], [1, 1, 1, 9], [2, 2, 2, 2], [5, 5, 1, 1], [5, 0, 1, 9]], np.float32)
+    boxes = jnp.array([[0, 0, 3, 4], [1, 1, 1, 9], [2, 2, 2, 2], [5, 5, 1, 1], [5, 0, 1, 9]], jnp.float32)
     np.testing.assert_array_equal(box_ops.area(boxes), [12, 0, 0, 0, 0])
 
 
 def test_clip_by_hand():
-    boxes = np.array([[-5, -5, 3, 4], [1, 2, 90, 80], [-9, -9, -1, -1], [50, 60, 70, 80]], np.float32)
+    boxes = jnp.array([[-5, -5, 3, 4], [1, 2, 90, 80], [-9, -9, -1, -1], [50, 60, 70, 80]], jnp.float32)
     expected = [[0, 0, 3, 4], [1, 2, 20, 10], [0, 0, 0, 0], [20, 10, 20, 10]]
     np.testing.assert_array_equal(box_ops.clip(boxes, 10.0, 20.0), expected)
 
 
 def test_clip_takes_a_size_for_each_box():
-    boxes = np.full((3, 4), 100, np.float32)
-    clipped = box_ops.clip(boxes, np.array([1, 2, 3], np.float32), np.array([4, 5, 200], np.float32))
+    boxes = jnp.full((3, 4), 100, jnp.float32)
+    clipped = box_ops.clip(boxes, jnp.array([1, 2, 3], jnp.float32), jnp.array([4, 5, 200], jnp.float32))
     np.testing.assert_array_equal(clipped, [[4, 1, 4, 1], [5, 2, 5, 2], [100, 3, 100, 3]])
 
 
 def test_intersection_by_hand():
-    a = np.array([[0, 0, 4, 4]] * 5, np.float32)
-    b = np.array([[2, 1, 6, 3], [4, 0, 8, 4], [5, 5, 6, 6], [1, 1, 2, 2], [0, 0, 4, 4]], np.float32)
+    a = jnp.array([[0, 0, 4, 4]] * 5, jnp.float32)
+    b = jnp.array([[2, 1, 6, 3], [4, 0, 8, 4], [5, 5, 6, 6], [1, 1, 2, 2], [0, 0, 4, 4]], jnp.float32)
     np.testing.assert_array_equal(box_ops.intersection(a, b), [4, 0, 0, 1, 16])
 
 
@@ -114,7 +114,7 @@ def test_pairwise_is_every_pair():
         expected = [[[overlap_by_definition(x, y, kind) for y in b[i]] for x in a[i]] for i in range(2)]
         np.testing.assert_allclose(found, expected, atol=1e-5, err_msg=kind)
     # The last kind runs through all of the code.
-    np.testing.assert_allclose(box_ops.pairwise_iou(a, b, kind="ciou"), jitted["ciou"], atol=1e-6)
+    np.testing.assert_allclose(box_ops.pairwise_iou(*map(jnp.asarray, (a, b)), kind="ciou"), jitted["ciou"], atol=1e-6)
 
 
 def test_pairwise_of_no_boxes():
@@ -179,13 +179,13 @@ def test_gradients_equal_differences_of_the_definition():
 
 
 def test_contains_is_strict():
-    boxes = np.array([[0, 0, 4, 2], [1, 1, 1, 1], [0, 0, 0, 0]], np.float32)
-    points = np.array([[2, 1], [0, 1], [4, 1], [2, 0], [2, 2], [1, 1], [0, 0], [-1, 1], [5, 1], [1, 3]], np.float32)
+    boxes = jnp.array([[0, 0, 4, 2], [1, 1, 1, 1], [0, 0, 0, 0]], jnp.float32)
+    points = jnp.array([[2, 1], [0, 1], [4, 1], [2, 0], [2, 2], [1, 1], [0, 0], [-1, 1], [5, 1], [1, 3]], jnp.float32)
     inside = [True, False, False, False, False, True, False, False, False, False]
     np.testing.assert_array_equal(box_ops.contains(boxes, points), [inside, [False] * 10, [False] * 10])
 
 
 def test_contains_pairs_boxes_and_points_of_one_image():
-    boxes = np.array([[[0, 0, 2, 2]], [[4, 4, 6, 6]]], np.float32)
-    points = np.array([[[1, 1], [5, 5]], [[1, 1], [5, 5]]], np.float32)
+    boxes = jnp.array([[[0, 0, 2, 2]], [[4, 4, 6, 6]]], jnp.float32)
+    points = jnp.array([[[1, 1], [5, 5]], [[1, 1], [5, 5]]], jnp.float32)
     np.testing.assert_array_equal(box_ops.contains(boxes, points), [[[True, False]], [[False, True]]])

@@ -135,22 +135,23 @@ def test_resample_applies_one_matrix_to_each_axis():
         expected[b, h, w, c] = rows[b, h].astype(np.float64) @ image[b, :, :, c] @ columns[b, w]
     found = jax.jit(image_ops.resample)(image, rows, columns)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(image_ops.resample(image, rows, columns), found, atol=1e-5)
+    np.testing.assert_allclose(image_ops.resample(*map(jnp.asarray, (image, rows, columns))), found, atol=1e-5)
 
 
 def test_resample_moves_one_pixel_by_hand():
     image = np.zeros((4, 6, 1), np.float32)
     image[1, 2] = 1
     rows, columns = matrix(4, 4, 4.0, scale=2.0, offset=-1.0), matrix(6, 6, 6.0, offset=3.0)
-    found = np.asarray(image_ops.resample(image, rows, columns))[..., 0]
+    found = np.asarray(jax.jit(image_ops.resample)(image, rows, columns))[..., 0]
     expected = np.zeros((4, 6))
     expected[:, 5] = [0.25, 0.75, 0.75, 0.25]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_to_float():
-    np.testing.assert_allclose(image_ops.to_float(jnp.array([0, 51, 255], jnp.uint8)), [0, 0.2, 1], atol=1e-7)
-    floats = jnp.array([0.0, 0.3, 1.0])
+    bytes_ = jnp.array([0, 51, 255], jnp.uint8)[None, None]
+    np.testing.assert_allclose(image_ops.to_float(bytes_), [[[0, 0.2, 1]]], atol=1e-7)
+    floats = jnp.array([0.0, 0.3, 1.0])[None, None]
     np.testing.assert_array_equal(image_ops.to_float(floats), floats)
 
 
@@ -190,7 +191,9 @@ def test_recolour_by_hand():
     turn = np.array([[0, 1, 0], [0, 0, 0.5], [1, 0, 0]], np.float32)
     # Mapped to (0.25, 0.5, 0.5) and (0.9, 0.3, 0), then stretched by 2 about 0.5 and clipped.
     np.testing.assert_allclose(recolour(image, turn, 2.0), [[[0, 0.5, 0.5], [1, 0.1, 0]]], atol=1e-6)
-    np.testing.assert_allclose(image_ops.recolour(image, turn, 2.0), recolour(image, turn, 2.0), atol=1e-6)
+    np.testing.assert_allclose(
+        image_ops.recolour(*map(jnp.asarray, (image, turn)), 2.0), recolour(image, turn, 2.0), atol=1e-6
+    )
 
 
 def test_neutral_recolour_leaves_colours_alone():

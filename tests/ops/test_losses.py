@@ -15,7 +15,7 @@ def test_binary_cross_entropy_equals_its_definition():
     expected = -(targets * np.log(p) + (1 - targets) * np.log(1 - p))
     found = jax.jit(losses.binary_cross_entropy_loss)(logits, targets)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(losses.binary_cross_entropy_loss(logits, targets), found, atol=1e-6)
+    np.testing.assert_allclose(losses.binary_cross_entropy_loss(*map(jnp.asarray, (logits, targets))), found, atol=1e-6)
 
 
 def test_binary_cross_entropy_gradient_is_score_minus_target():
@@ -38,7 +38,7 @@ def test_binary_entropy_by_hand():
     targets = np.array([0, 0.5, 1, 0.2], np.float32)
     expected = [0, math.log(2), 0, -(0.2 * math.log(0.2) + 0.8 * math.log(0.8))]
     np.testing.assert_allclose(jax.jit(losses.binary_entropy)(targets), expected, atol=1e-6)
-    np.testing.assert_allclose(losses.binary_entropy(targets), expected, atol=1e-6)
+    np.testing.assert_allclose(losses.binary_entropy(jnp.asarray(targets)), expected, atol=1e-6)
 
 
 def test_binary_entropy_is_the_least_cross_entropy():
@@ -60,7 +60,7 @@ def test_softmax_cross_entropy_equals_its_definition():
     for i, j in np.ndindex(6, 7):
         p = np.exp(logits[i, j].astype(np.float64))
         np.testing.assert_allclose(found[i, j], -math.log(p[labels[i, j]] / p.sum()), atol=1e-5)
-    np.testing.assert_allclose(losses.softmax_cross_entropy_loss(logits, labels), found, atol=1e-6)
+    np.testing.assert_allclose(losses.softmax_cross_entropy_loss(*map(jnp.asarray, (logits, labels))), found, atol=1e-6)
 
 
 def test_softmax_cross_entropy_of_extreme_logits_and_of_labels_outside():
@@ -92,7 +92,9 @@ def test_distribution_focal_equals_its_definition(bins):
     expected = distribution_focal_by_definition(logits, distances, bins)
     found = jax.jit(losses.distribution_focal_loss, static_argnums=2)(logits, distances, bins)
     np.testing.assert_allclose(found, expected, atol=1e-5)
-    np.testing.assert_allclose(losses.distribution_focal_loss(logits, distances, bins), found, atol=1e-5)
+    np.testing.assert_allclose(
+        losses.distribution_focal_loss(*map(jnp.asarray, (logits, distances)), bins), found, atol=1e-5
+    )
 
 
 @jax.jit
@@ -137,7 +139,7 @@ def test_two_hot_by_hand():
     expected = [[1, 0, 0, 0], [0, 0.25, 0.75, 0], [0, 0, 1, 0], [0, 0, 0.01, 0.99], [1, 0, 0, 0]]
     values = np.array([0, 1.75, 2, 9, -4], np.float32)
     np.testing.assert_allclose(jax.jit(losses.two_hot, static_argnums=1)(values, 4), expected, atol=1e-6)
-    np.testing.assert_allclose(losses.two_hot(values, 4), expected, atol=1e-6)
+    np.testing.assert_allclose(losses.two_hot(jnp.asarray(values), 4), expected, atol=1e-6)
 
 
 def test_the_expectation_of_two_hot_is_the_value():
@@ -152,8 +154,8 @@ def test_distribution_entropy_is_the_least_distribution_focal_loss():
     expected = [0, math.log(2), -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)), 0]
     found = jax.jit(losses.distribution_entropy, static_argnums=1)(distances, 8)
     np.testing.assert_allclose(found, expected, atol=1e-6)
-    np.testing.assert_allclose(losses.distribution_entropy(distances, 8), expected, atol=1e-6)
-    best = np.log(np.asarray(losses.two_hot(distances, 8)) + 1e-30).reshape(32)
+    np.testing.assert_allclose(losses.distribution_entropy(jnp.asarray(distances), 8), expected, atol=1e-6)
+    best = np.log(np.asarray(losses.two_hot(jnp.asarray(distances), 8)) + 1e-30).reshape(32)
     np.testing.assert_allclose(focal_of_8_bins(best, distances)[0], expected, atol=1e-5)
     for logits in np.random.default_rng(7).normal(0, 3, (5, 32)).astype(np.float32):
         assert (focal_of_8_bins(best + logits, distances)[0] > found - 1e-5).all()

@@ -60,7 +60,9 @@ def test_equals_the_sequential_loop_whatever_the_tile(tile):
 def test_eager_and_without_groups_equals_the_sequential_loop():
     boxes, valid, groups = random_cases(1, seed=1)
     expected = greedy(boxes[0], valid[0], 0.4, 0 * groups[0])
-    np.testing.assert_array_equal(nms(boxes[0], valid[0], iou_threshold=0.4, tile=16), expected)
+    np.testing.assert_array_equal(
+        nms(jnp.asarray(boxes[0]), jnp.asarray(valid[0]), iou_threshold=0.4, tile=16), expected
+    )
 
 
 @jax.jit

@@ -32,7 +32,7 @@ def test_flatten_levels_keeps_the_order_of_the_points():
 
 def test_distances_by_hand():
     points, strides = point_ops.anchor_points({"p3": (1, 2)})  # (4, 4) and (12, 4)
-    boxes = np.array([[0, 2, 20, 12], [0, 2, 8, 12]], np.float32)
+    boxes = jnp.array([[0, 2, 20, 12], [0, 2, 8, 12]], jnp.float32)
     # In units of 8 px; the second point lies right of its box.
     expected = [[0.5, 0.25, 2, 1], [1.5, 0.25, -0.5, 1]]
     np.testing.assert_array_equal(point_ops.encode_distances(boxes, points, strides), expected)
@@ -42,30 +42,33 @@ def test_decode_inverts_encode():
     rng = np.random.default_rng(0)
     points, strides = point_ops.anchor_points(SHAPES)
     low = rng.uniform(-10, 40, (3, len(points), 2))
-    boxes = np.concatenate([low, low + rng.uniform(0, 60, low.shape)], axis=-1).astype(np.float32)
+    boxes = jnp.asarray(np.concatenate([low, low + rng.uniform(0, 60, low.shape)], axis=-1), jnp.float32)
     there = jax.jit(point_ops.encode_distances)(boxes, points, strides)
     np.testing.assert_allclose(jax.jit(point_ops.decode_distances)(there, points, strides), boxes, atol=1e-5)
     np.testing.assert_allclose(point_ops.encode_distances(boxes, points, strides), there, atol=1e-6)
 
 
+expect = jax.jit(point_ops.expect_distances, static_argnums=1)
+
+
 def test_expected_distance_by_hand():
     peak = np.zeros((4, 8), np.float32)
     peak[range(4), [0, 3, 5, 7]] = 200
-    np.testing.assert_allclose(point_ops.expect_distances(peak.reshape(32), 8), [0, 3, 5, 7], atol=1e-5)
-    np.testing.assert_allclose(point_ops.expect_distances(np.zeros(32, np.float32), 8), [3.5] * 4, atol=1e-5)
+    np.testing.assert_allclose(expect(peak.reshape(32), 8), [0, 3, 5, 7], atol=1e-5)
+    np.testing.assert_allclose(expect(np.zeros(32, np.float32), 8), [3.5] * 4, atol=1e-5)
     # A quarter on bin 2, three quarters on bin 3.
     shared = np.full((4, 8), -200, np.float32)
     shared[:, 2:4] = np.log([0.25, 0.75])
-    np.testing.assert_allclose(point_ops.expect_distances(shared.reshape(32), 8), [2.75] * 4, atol=1e-5)
+    np.testing.assert_allclose(expect(shared.reshape(32), 8), [2.75] * 4, atol=1e-5)
 
 
 @pytest.mark.parametrize("bins", [2, 16])
 def test_expected_distance_equals_loops(bins):
     logits = np.random.default_rng(1).normal(0, 4, (3, 5, 4 * bins)).astype(np.float32)
-    found = jax.jit(point_ops.expect_distances, static_argnums=1)(logits, bins)
+    found = expect(logits, bins)
     assert found.shape == (3, 5, 4)
     for i, j, side in np.ndindex(3, 5, 4):
         weights = np.exp(logits[i, j, side * bins : (side + 1) * bins].astype(np.float64))
         expected = sum(k * w for k, w in enumerate(weights)) / weights.sum()
         np.testing.assert_allclose(found[i, j, side], expected, atol=1e-5)
-    np.testing.assert_allclose(point_ops.expect_distances(logits, bins), found, atol=1e-5)
+    np.testing.assert_allclose(point_ops.expect_distances(jnp.asarray(logits), bins), found, atol=1e-5)

@@ -5,15 +5,21 @@ import jax.numpy as jnp
 import pytest
 
 from ylosia_jax.systems.ylosia import SCALES, ylosia
+from ylosia_jax.types import DenseOutputs
 
 # Of the published networks at 80 classes.
 PARAMETERS = {"n": 3_157_184, "s": 11_166_544, "m": 25_902_624, "l": 43_691_504, "x": 68_229_632}
 
 
 def form(network):
-    """Shapes of the outputs and variables for a 64 px image, without computing them."""
-    image = jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32)
-    return jax.eval_shape(lambda x: network.init_with_output(jax.random.key(0), x, train=False), image)
+    """Shapes of the box head's logits and deltas and of the variables for a 64 px image, without computing them."""
+
+    def start(image):
+        out, variables = network.init_with_output(jax.random.key(0), image, train=False)
+        assert set(out) == {"box"}
+        return out["box"].logits, out["box"].deltas, variables
+
+    return jax.eval_shape(start, jax.ShapeDtypeStruct((1, 64, 64, 3), jnp.float32))
 
 
 def count(tree):
@@ -27,13 +33,13 @@ def test_the_scales():
 @pytest.mark.parametrize("scale", PARAMETERS)
 def test_parameter_count(scale):
     network, _ = ylosia(scale, num_classes=80)
-    out, variables = form(network)
+    logits, _, variables = form(network)
     assert count(variables["params"]) == PARAMETERS[scale]
     assert set(variables["params"]) == {"backbone", "neck", "heads_box"}
     # Batch norm's statistics, a mean and a variance for each of its scales.
     scales = [x for path, x in jax.tree.leaves_with_path(variables["params"]) if path[-1].key == "scale"]
     assert count(variables["batch_stats"]) == 2 * count(scales)
-    assert {level: x.shape for level, x in out["box"].logits.items()} == {
+    assert {level: x.shape for level, x in logits.items()} == {
         "p3": (1, 8, 8, 80),
         "p4": (1, 4, 4, 80),
         "p5": (1, 2, 2, 80),
@@ -59,11 +65,12 @@ def test_widths_and_depths(scale, widths, depths):
 
 def test_network_and_task_agree():
     network, tasks = ylosia("n", num_classes=7)
-    out, _ = form(network)
-    assert set(out) == set(tasks) == {"box"}
-    assert tasks["box"].num_classes == out["box"].logits["p3"].shape[-1] == 7
-    assert out["box"].deltas["p3"].shape[-1] == 4 * tasks["box"].bins
-    # What the network says, the task can decode.
-    found = jax.eval_shape(tasks["box"].decode, out["box"])
-    # 84 points and 7 classes give 588 candidates, of which at most 300 are returned.
-    assert found.boxes.shape == (1, 300, 4)
+    logits, deltas, _ = form(network)
+    assert set(network.heads) == set(tasks) == {"box"}
+    assert tasks["box"].num_classes == logits["p3"].shape[-1] == 7
+    assert deltas["p3"].shape[-1] == 4 * tasks["box"].bins
+    # What the network says, the task can decode: 588 candidates, of which at most 300 are returned.
+    found = jax.eval_shape(
+        lambda logits, deltas: tasks["box"].decode(DenseOutputs(logits, deltas)).boxes, logits, deltas
+    )
+    assert found.shape == (1, 300, 4)

@@ -17,9 +17,9 @@ from jaxtyping import Array, Float
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Pair = tuple[int, int]
 
-# Up to 0.10 jax runs most CPU convolutions on one thread each: as many bands of rows as there are cores keep them all
-# busy. Later versions thread the convolution itself.
-_BANDS = (os.cpu_count() or 1) if jax.__version_info__ < (0, 11) else 1
+# Up to 0.10 jax runs most CPU convolutions on one thread each: bands of rows, a few at most to spare the compiler, keep
+# the cores busy. Later versions thread the convolution itself.
+_BANDS = min(os.cpu_count() or 1, 8) if jax.__version_info__ < (0, 11) else 1
 _BAND_ROWS = 4  # a band of fewer rows costs more in copies than another core gains
 
 
@@ -83,18 +83,14 @@ def conv_general_dilated(
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
-    return _save(x, kernel, strides, pads, precision)[0]
+    static = {"strides": strides, "pads": pads, "precision": precision}
+    return lax.platform_dependent(
+        x, kernel, cpu=functools.partial(_forward_cpu, **static), default=functools.partial(_plain, **static)
+    )
 
 
 def _save(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Any:
-    static = {"strides": strides, "pads": pads, "precision": precision}
-    y, x = lax.platform_dependent(
-        x,
-        kernel,
-        cpu=functools.partial(_forward_cpu, **static),
-        default=lambda x, kernel: (_plain(x, kernel, **static), x),
-    )
-    return y, (x, kernel)
+    return _conv(x, kernel, strides, pads, precision), (x, kernel)
 
 
 def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: Any, grad: Array) -> Any:
@@ -103,7 +99,7 @@ def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: 
         *saved,
         grad,
         cpu=functools.partial(_backward_cpu, **static),
-        default=lambda x, kernel, grad: _gradients(functools.partial(_plain, **static), x, kernel, grad),
+        default=functools.partial(_gradients, functools.partial(_plain, **static)),
     )
 
 
@@ -118,20 +114,15 @@ def _gradients(forward: Any, x: Array, kernel: Array, grad: Array) -> tuple[Arra
     return jax.vjp(forward, x, kernel)[1](grad)
 
 
-def _forward_cpu(
-    x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any
-) -> tuple[Array, Array]:
-    # The barriers here and in the backward pass keep XLA from computing x, or grad, anew in every copy of it.
-    x = lax.optimization_barrier(x)
+def _forward_cpu(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
     if _is_pointwise(kernel, pads):
-        return _dot(x[:, :: strides[0], :: strides[1]], kernel[0, 0], (3, 0), precision), x
-    return _in_bands(x, kernel, strides=strides, pads=pads, precision=precision), x
+        return _dot(x[:, :: strides[0], :: strides[1]], kernel[0, 0], (3, 0), precision)
+    return _in_bands(x, kernel, strides=strides, pads=pads, precision=precision)
 
 
 def _backward_cpu(
     x: Array, kernel: Array, grad: Array, *, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any
 ) -> tuple[Array, Array]:
-    grad = lax.optimization_barrier(grad)
     if _is_pointwise(kernel, pads):
         x_grad = _dot(grad, kernel[0, 0], (3, 1), precision)
         kernel_grad = lax.dot_general(

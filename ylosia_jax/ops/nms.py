@@ -25,7 +25,7 @@ def nms(
     boxes: Float[Array, "N 4"],
     valid: Bool[Array, " N"],
     *,
-    iou_threshold: float,
+    iou_threshold: Float[Array, ""] | float,
     groups: Int[Array, " N"] | None = None,
     tile: int = 256,
 ) -> Bool[Array, " N"]:
