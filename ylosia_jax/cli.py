@@ -350,8 +350,8 @@ def _join_hosts() -> None:
 
     try:
         # JAX reads the address from the environment by itself, the numbers it does not in every version.
-        count, index = (os.environ.get(f"JAX_{name}") for name in ("NUM_PROCESSES", "PROCESS_ID"))
-        jax.distributed.initialize(num_processes=count and int(count), process_id=index and int(index))
+        given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
+        jax.distributed.initialize(**{name: int(text) for name, text in given.items() if text})
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(

@@ -31,7 +31,7 @@ def batch_of(experiment: Experiment, count: int) -> Batch:
     rng = np.random.default_rng(count)
     form = batch_form(experiment, MESH)
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), form)
-    corners = rng.uniform(0, 40, form.objects.boxes.shape[:2] + (2,))
+    corners = rng.uniform(0, 40, (*form.objects.boxes.shape[:2], 2))
     boxes = np.concatenate([corners, corners + rng.uniform(3, 24, corners.shape)], axis=-1)
     valid = np.broadcast_to(np.arange(boxes.shape[1]) < count, boxes.shape[:2])
     objects = batch.objects.replace(
