@@ -350,8 +350,10 @@ def _join_hosts() -> None:
 
     try:
         # JAX reads the address from the environment by itself, the numbers it does not in every version.
-        given = {name: os.environ.get(f"JAX_{name.upper()}") for name in ("num_processes", "process_id")}
-        jax.distributed.initialize(**{name: int(text) for name, text in given.items() if text})
+        count, index = os.environ.get("JAX_NUM_PROCESSES"), os.environ.get("JAX_PROCESS_ID")
+        jax.distributed.initialize(
+            num_processes=int(count) if count else None, process_id=int(index) if index else None
+        )
     except (ValueError, RuntimeError) as error:
         reason = str(error).strip().split("\n")[0]
         raise UserError(
