@@ -47,7 +47,9 @@ class Train:
         metrics = experiment.train(tree)
         if jax.process_index() == 0:
             _print_scores(metrics)
-            draw_samples(Path(self.workdir))
+            # A checkpoint is opened by all hosts together, so one host alone cannot draw.
+            if jax.process_count() == 1:
+                draw_samples(Path(self.workdir))
             print(f"report: {write_report(Path(self.workdir))}")
         return 0
 
