@@ -16,7 +16,7 @@ import tyro
 from tyro.conf import Positional, subcommand
 
 from ylosia_jax import __version__
-from ylosia_jax.types import UserError
+from ylosia_jax.types import Stopped, UserError
 
 # Rooms are imported inside the commands: `--help` and a misspelt option shall not wait for JAX to load.
 
@@ -273,7 +273,8 @@ def main(args: Sequence[str] | None = None) -> int:
     """Runs a command line; the console script `ylosia`.
 
     Returns:
-      0 when done, 1 when some inputs were bad and skipped, 2 when the user has something to mend.
+      0 when done, 1 when some inputs were bad and skipped, 2 when the user has something to mend; 130 and 143 after
+      an interrupt and SIGTERM.
     """
     args = list(sys.argv[1:] if args is None else args)
     # Orbax tells its developers, not our users, what it does.
@@ -287,6 +288,9 @@ def main(args: Sequence[str] | None = None) -> int:
     except UserError as error:
         print(f"ylosia: {error}", file=sys.stderr)
         return 2
+    except Stopped as stopped:
+        print(f"ylosia: {stopped}", file=sys.stderr)
+        return 143
     except KeyboardInterrupt:
         print("ylosia: interrupted", file=sys.stderr)
         return 130

@@ -28,6 +28,7 @@ from ylosia_jax.train.loop import Train, train_loop
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import batch_sharding, make_mesh, place_batch, state_shardings
 from ylosia_jax.train.step import State, init_state, make_train_step
+from ylosia_jax.train.stop import stop_requests
 from ylosia_jax.types import Source, UserError
 
 
@@ -160,6 +161,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
 
     Raises:
       UserError: on anything the user can mend, the folder belonging to another config among it.
+      Stopped: after SIGTERM, with a checkpoint of the step it had come to.
     """
     if not experiment.workdir:
         raise UserError("no folder to work in: give --workdir DIR")
@@ -206,21 +208,23 @@ def train(experiment: Experiment) -> dict[str, Any]:
                 return json.loads(finished.read_text())
             if last is not None:
                 log.say(f"resuming {workdir} at step {last} of {steps}")
-            state = train_loop(
-                experiment.train,
-                state,
-                compiled.step,
-                batches,
-                steps=steps,
-                batch_size=batch_size,
-                examples=len(train_source),
-                place=lambda batch: place_batch(mesh, batch),
-                compiles=compiled.step._cache_size,
-                evaluate=score,
-                checkpoints=checkpoints,
-                settings=settings,
-                log=log,
-            )
+            with stop_requests() as asked_to_stop:
+                state = train_loop(
+                    experiment.train,
+                    state,
+                    compiled.step,
+                    batches,
+                    steps=steps,
+                    batch_size=batch_size,
+                    examples=len(train_source),
+                    place=lambda batch: place_batch(mesh, batch),
+                    compiles=compiled.step._cache_size,
+                    evaluate=score,
+                    checkpoints=checkpoints,
+                    settings=settings,
+                    log=log,
+                    asked_to_stop=asked_to_stop,
+                )
     if not result:
         score(state)
     if jax.process_index() == 0:

@@ -13,8 +13,8 @@ import numpy as np
 from tqdm import tqdm
 
 from ylosia_jax import config as configs
-from ylosia_jax.data import store
 from ylosia_jax.data.datasets import open_dataset
+from ylosia_jax.data.images import verify
 from ylosia_jax.data.pipeline import prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict, unpad
 from ylosia_jax.experiment import load_run, restore_average
@@ -141,7 +141,7 @@ def read_image(path: Path) -> np.ndarray:
       UserError: if there is no such file or it is no whole image.
     """
     try:
-        return store.verify(path)
+        return verify(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 

@@ -134,3 +134,7 @@ def stride(level: str) -> int:
 
 class UserError(Exception):
     """What the user can mend: shown as one line, exit status 2, no traceback. Names the value and the remedy."""
+
+
+class Stopped(Exception):
+    """A run that was told to stop has saved its state and left; the message says where it goes on."""

@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ylosia_jax.data import store, voc
+from ylosia_jax.data import images, records, store, voc
 from ylosia_jax.types import Source, UserError
 
 CLASSES = ("cat", "dog", "Zebra ähnlich")
@@ -27,18 +27,20 @@ def picture(seed: int, height: int = 24, width: int = 32) -> np.ndarray:
 def gather(tmp_path: Path):
     """Makes a set of `count` images; image i has i objects of class i % 3, the first crowd, the second difficult."""
 
-    def gather(count: int = 4, split: str = "train", classes=CLASSES, **fields) -> store.Imported:
+    def gather(count: int = 4, split: str = "train", classes=CLASSES, **fields) -> records.Imported:
         entries = []
         (tmp_path / "images").mkdir(exist_ok=True)
         for i in range(count):
             path = tmp_path / f"images/{split}{i}.jpg"
             cv2.imwrite(str(path), picture(i))
             objects = [
-                store.Object(f"object {j}", classes[i % 3], (j, 0.5, 10 + i, 12), 7.5 * j, j == 0, j == 1, 100 * i + j)
+                records.Object(
+                    f"object {j}", classes[i % 3], (j, 0.5, 10 + i, 12), 7.5 * j, j == 0, j == 1, 100 * i + j
+                )
                 for j in range(i)
             ]
-            entries.append(store.Entry(f"annotation {i}", path, path.name, objects, (32, 24), i))
-        return store.gather({split: entries}, classes, source="set", **fields)
+            entries.append(records.Entry(f"annotation {i}", path, path.name, objects, (32, 24), i))
+        return records.gather({split: entries}, classes, source="set", **fields)
 
     return gather
 
@@ -63,7 +65,7 @@ def test_what_is_written_is_read_back(gather, tmp_path):
         assert example.area.tolist() == [7.5 * j for j in range(i)]
         types = [array.dtype for array in (example.boxes, example.labels, example.area, example.crowd)]
         assert types == [np.float32, np.int64, np.float32, bool]
-        assert np.array_equal(example.image, store.decode(record.path.read_bytes()))
+        assert np.array_equal(example.image, images.decode(record.path.read_bytes()))
     assert source[3].crowd.tolist() == [True, True, False]  # a crowd, then a difficult one
     error = source[3].image.astype(int) - picture(3)[..., ::-1]
     assert np.abs(error).mean() < 5  # red is red: what JPEG loses is small
@@ -106,11 +108,12 @@ def test_tensorflow_is_not_imported(gather, tmp_path):
     store.write(gather(), name="pets", root=tmp_path)
     script = f"""
         import sys
-        from ylosia_jax.data import coco, store, voc
+        from pathlib import Path
+        from ylosia_jax.data import coco, records, store, voc
         assert "tensorflow_datasets" not in sys.modules  # a command that needs no set does not wait for it
         found = store.open("pets", "train", root={str(tmp_path)!r})
-        entry = store.Entry("x", store.Path({str(tmp_path)!r}) / "images/train0.jpg", "x.jpg")
-        store.write(store.gather({{"train": [entry]}}, ["cat"], source="x"), name="more", root={str(tmp_path)!r})
+        entry = records.Entry("x", Path({str(tmp_path)!r}) / "images/train0.jpg", "x.jpg")
+        store.write(records.gather({{"train": [entry]}}, ["cat"], source="x"), name="more", root={str(tmp_path)!r})
         assert found[1].labels.tolist() == [1]
         assert "tensorflow_datasets" in sys.modules
         assert "tensorflow" not in sys.modules
@@ -207,12 +210,12 @@ def test_a_full_disk_is_an_error(gather, tmp_path):
 KILLED = """
     import os, sys
     from pathlib import Path
-    from ylosia_jax.data import store
+    from ylosia_jax.data import records, store
 
     data, when = sys.argv[1:]
     images = sorted((Path(data).parent / "images").glob("val*.jpg"))
-    entries = [store.Entry(path.name, path, path.name) for path in images]
-    found = store.gather({"val": entries}, ("cat", "dog", "Zebra ähnlich"), source="set")
+    entries = [records.Entry(path.name, path, path.name) for path in images]
+    found = records.gather({"val": entries}, ("cat", "dog", "Zebra ähnlich"), source="set")
     if when == "writing":
         rows = store._rows
         store._rows = lambda records: (os._exit(9) if row["name"] == "val2.jpg" else row for row in rows(records))
@@ -306,7 +309,7 @@ def test_damage_is_an_error(gather, tmp_path):
 
 def test_report_tells_what_was_stored(gather, tmp_path):
     found = gather(3)
-    extra = store.Imported(found.classes, found.splits, ("x: bad",) * 12, ("y: dropped",) * 12, ("z: clipped",) * 12)
+    extra = records.Imported(found.classes, found.splits, ("x: bad",) * 12, ("y: dropped",) * 12, ("z: clipped",) * 12)
     lines = str(store.write(extra, name="pets", root=tmp_path)).splitlines()
     assert lines[0] == f"3 classes, 1 split in {tmp_path}/pets/1.0.0"
     assert lines[1] == "  train: 3 images (1 without objects), 3 objects, 2 crowd, 1 difficult, 1 shard"
@@ -326,9 +329,9 @@ def with_exif_rotation(data: bytes) -> bytes:
     return data[:2] + b"\xff\xe1" + struct.pack(">H", len(tiff) + 8) + b"Exif\0\0" + tiff + data[2:]
 
 
-def check(path: Path, data: bytes) -> store.Record:
+def check(path: Path, data: bytes) -> records.Record:
     path.write_bytes(data)
-    (record,) = store.gather({"x": [store.Entry("e", path, "e")]}, ["cat"], source="set").splits["x"]
+    (record,) = records.gather({"x": [records.Entry("e", path, "e")]}, ["cat"], source="set").splits["x"]
     return record
 
 
@@ -352,7 +355,7 @@ def check(path: Path, data: bytes) -> store.Record:
 def test_every_kind_of_image_is_taken_as_its_pixels_are_stored(tmp_path, data):
     record = check(tmp_path / "image", data)
     assert (record.width, record.height) == (32, 24)
-    assert store.decode(data).shape == (24, 32, 3)
+    assert images.decode(data).shape == (24, 32, 3)
     cut = [data[: len(data) * part // 8] for part in range(8)]
     for damaged in cut:
         with pytest.raises(UserError, match=r"cut off|empty|no JPEG, PNG or BMP|cannot be decoded"):
@@ -364,7 +367,7 @@ def test_exif_rotation_is_ignored(tmp_path):
     rotated = with_exif_rotation(plain)
     turned: Any = cv2.imdecode(np.frombuffer(rotated, np.uint8), cv2.IMREAD_COLOR)
     assert turned.shape == (32, 24, 3)
-    assert np.array_equal(store.decode(rotated), store.decode(plain))
+    assert np.array_equal(images.decode(rotated), images.decode(plain))
 
 
 def test_images_of_absurd_size_are_refused(tmp_path, monkeypatch):
@@ -375,7 +378,7 @@ def test_images_of_absurd_size_are_refused(tmp_path, monkeypatch):
     bomb = b"\x89PNG\r\n\x1a\n" + head + chunk(b"IDAT", zlib.compress(bytes(1000))) + chunk(b"IEND", b"")
     with pytest.raises(UserError, match="30000x30000 pixels, more than the limit"):
         check(tmp_path / "image", bomb)
-    monkeypatch.setattr(store, "MAX_IMAGE_BYTES", 100)
+    monkeypatch.setattr(images, "MAX_IMAGE_BYTES", 100)
     with pytest.raises(UserError, match="more than the limit of 100"):
         check(tmp_path / "image", encoded(".png", picture(0)))
 
@@ -383,11 +386,11 @@ def test_images_of_absurd_size_are_refused(tmp_path, monkeypatch):
 def test_bccd_round_trip(shared, tmp_path):
     found = voc.read(shared / "data/bccd")
     store.write(found, name="bccd", root=tmp_path)
-    for split, records in found.splits.items():
+    for split, members in found.splits.items():
         source = store.open("bccd", split, root=tmp_path)
         assert source.classes == ("Platelets", "RBC", "WBC")
-        assert len(source) == len(records)
-        for i, record in enumerate(records):
+        assert len(source) == len(members)
+        for i, record in enumerate(members):
             example = source[i]
             assert example.name == record.name
             assert example.image.shape == (480, 640, 3)

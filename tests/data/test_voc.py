@@ -5,7 +5,7 @@ import cv2
 import numpy as np
 import pytest
 
-from ylosia_jax.data import store, voc
+from ylosia_jax.data import records, store, voc
 from ylosia_jax.types import UserError
 
 WIDTH, HEIGHT = 64, 48
@@ -38,7 +38,7 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def boxes(found: store.Imported, split: str = "train") -> list[list[float]]:
+def boxes(found: records.Imported, split: str = "train") -> list[list[float]]:
     return found.splits[split][0].boxes.tolist()
 
 
@@ -248,10 +248,14 @@ def test_control_characters_do_not_reach_the_terminal(folder):
     assert "\x1b" not in str(error.value) + voc.read(folder, skip_bad=True).bad[0]
 
 
-def test_nothing_left_is_an_error_even_when_skipping(folder):
-    (folder / "Annotations/a.xml").write_text("")
-    with pytest.raises(UserError, match="'train' has no image to import"):
-        voc.read(folder, skip_bad=True)
+def test_nothing_left_is_not_stored_even_when_skipping(folder, tmp_path):
+    for stem in "ab":
+        (folder / f"Annotations/{stem}.xml").write_text("")
+    found = voc.read(folder, skip_bad=True)
+    assert len(found.bad) == 2
+    with pytest.raises(UserError, match="'train' of 'pets' has no image to import, because all are bad"):
+        store.write(found, name="pets", root=tmp_path / "sets")
+    assert not (tmp_path / "sets").exists()
 
 
 def test_no_class_at_all_is_an_error(folder):
@@ -284,8 +288,8 @@ def test_bccd(shared):
     assert found.classes == ("Platelets", "RBC", "WBC")
     assert {split: len(records) for split, records in found.splits.items()} == {"train": 205, "val": 87}
     counts = {split: np.zeros(3, int) for split in found.splits}
-    for split, records in found.splits.items():
-        for record in records:
+    for split, members in found.splits.items():
+        for record in members:
             np.add.at(counts[split], record.labels, 1)
     assert counts["train"].tolist() == [209, 2382 - 1, 214]
     assert counts["val"].tolist() == [83, 968 - 1, 87]

@@ -7,7 +7,8 @@ import pytest
 
 from ylosia_jax.nn.blocks import SPPF, Bottleneck, C2f
 from ylosia_jax.nn.conv import Conv, ConvNorm
-from ylosia_jax.nn.pool import max_pool, upsample
+from ylosia_jax.nn.resample import upsample
+from ylosia_jax.ops.conv import max_pool
 
 KEY = jax.random.key(0)
 

@@ -1,5 +1,5 @@
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +9,7 @@ import pytest
 
 from ylosia_jax.train.log import Log, read_rows
 from ylosia_jax.train.loop import Train, train_loop
-from ylosia_jax.types import UserError
+from ylosia_jax.types import Stopped, UserError
 
 
 class Counter(Iterator[int]):
@@ -28,9 +28,18 @@ class Numbers:
     step: Any
 
 
-def run(folder: Path, losses: list[float], config: Train) -> list[tuple[int, dict[str, float] | None]]:
+Saved = list[tuple[int, dict[str, float] | None]]
+
+
+def run(
+    folder: Path,
+    losses: list[float],
+    config: Train,
+    saved: Saved | None = None,
+    asked_to_stop: Callable[[int], bool] = lambda step: False,
+) -> Saved:
     """Runs the loop over given losses, with a recorder in place of checkpoints."""
-    saved: list[tuple[int, dict[str, float] | None]] = []
+    saved = [] if saved is None else saved
 
     class Recorder:
         def __init__(self) -> None:
@@ -60,6 +69,7 @@ def run(folder: Path, losses: list[float], config: Train) -> list[tuple[int, dic
             checkpoints=Recorder(),  # type: ignore[arg-type]
             settings={},
             log=log,
+            asked_to_stop=asked_to_stop,
         )
     return saved
 
@@ -82,6 +92,19 @@ def test_a_loss_that_is_not_finite_stops_and_names_step_and_checkpoint(tmp_path:
     losses[12] = value
     with pytest.raises(UserError, match=r"step 13: loss is (nan|inf); the last good checkpoint is step 10"):
         run(tmp_path, losses, Train(log_every=5, evaluate_every=100, checkpoint_every=5))
+
+
+def test_asked_to_stop_it_saves_and_leaves(tmp_path: Path) -> None:
+    saved: Saved = []
+    with pytest.raises(Stopped, match="step 7 of 20"):
+        run(tmp_path, [1.0] * 20, Train(evaluate_every=100), saved, lambda step: step >= 7)
+    assert saved == [(7, None)]
+    assert [row["step"] for row in read_rows(tmp_path / "metrics.csv")] == ["7"]
+
+
+def test_asked_to_stop_at_the_last_step_it_ends_as_ever(tmp_path: Path) -> None:
+    saved = run(tmp_path, [1.0] * 5, Train(evaluate_every=100), asked_to_stop=lambda step: step >= 5)
+    assert saved == [(5, {"box/AP": 5.0})]
 
 
 def test_steps_decide_over_epochs() -> None:

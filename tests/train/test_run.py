@@ -171,14 +171,18 @@ def test_load_from_python(whole: Path, pictures: Path) -> None:
         model(one.image.astype(np.float32))
 
 
-def test_killed_and_resumed_ends_in_the_same_place(whole: Path, tmp_path: Path, cache: Path) -> None:
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
+def test_stopped_and_resumed_ends_in_the_same_place(
+    number: int, status: int, whole: Path, tmp_path: Path, cache: Path
+) -> None:
     process = start(tmp_path, cache)
     deadline = time.monotonic() + 240
     while len(losses(tmp_path)) < 9 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
-    process.send_signal(signal.SIGKILL)
-    process.communicate()
-    assert process.returncode == -signal.SIGKILL, "the run ended before it could be killed"
+    process.send_signal(number)
+    _, error = process.communicate()
+    assert process.returncode == status, f"the run ended before it could be stopped: {error}"
+    assert ("the same command goes on" in error) == (status == 143)
 
     assert "resuming" in finish(start(tmp_path, cache))[0]
     np.testing.assert_array_equal(losses(tmp_path), losses(whole))

@@ -12,7 +12,8 @@ from pathlib import Path, PureWindowsPath
 from reprlib import repr as brief
 from typing import Any
 
-from ylosia_jax.data import store
+from ylosia_jax.data import records
+from ylosia_jax.files import read_bytes
 from ylosia_jax.types import UserError
 
 MAX_JSON_BYTES = 2 << 30
@@ -24,8 +25,8 @@ def read(
     split: str,
     images: str | os.PathLike[str] | None = None,
     skip_bad: bool = False,
-) -> store.Imported:
-    """Reads and checks one annotation file; see `store.gather` for what is checked.
+) -> records.Imported:
+    """Reads and checks one annotation file; see `records.gather` for what is checked.
 
     Args:
       json_file: with `images`, `annotations` and `categories`.
@@ -49,16 +50,16 @@ def read(
             image_id, file = _whole(image, "id"), _file_name(image)
             size = (_whole(image, "width"), _whole(image, "height")) if {"width", "height"} & image.keys() else None
         except ValueError as error:
-            entries.append(store.Entry(where, None, "", bad=[str(error)]))
+            entries.append(records.Entry(where, None, "", bad=[str(error)]))
             continue
         wrong = list(troubles.get(image_id, []))
         wrong += ["another image has the same id"] if ids[repr(image_id)] > 1 else []
         wrong += [f"another image has the same file_name {file!r}"] if names[repr(file)] > 1 else []
-        entries.append(store.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
+        entries.append(records.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
     if not any(entry.path and os.path.exists(entry.path) for entry in entries):
         raise UserError(f"none of the {len(entries)} images of {path} is in {folder}; name their folder with --images")
     order = tuple(sorted(categories))
-    return store.gather(
+    return records.gather(
         {split: entries},
         [categories[category] for category in order],
         source=path,
@@ -70,7 +71,7 @@ def read(
 
 def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     try:
-        data = store.read_bytes(path, MAX_JSON_BYTES)
+        data = read_bytes(path, MAX_JSON_BYTES)
         if not data.strip():
             raise ValueError("it is empty")
         content = json.loads(data)
@@ -102,9 +103,11 @@ def _categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:
 
 def _objects(
     path: Path, content: dict[str, list[dict[str, Any]]], categories: Mapping[int, str]
-) -> tuple[dict[int, list[store.Object]], dict[int, list[str]], list[str]]:
+) -> tuple[dict[int, list[records.Object]], dict[int, list[str]], list[str]]:
     """Image id -> its objects, image id -> what is wrong with the others, and what belongs to no image."""
-    objects: dict[int, list[store.Object]] = {image["id"]: [] for image in content["images"] if _is_whole(image, "id")}
+    objects: dict[int, list[records.Object]] = {
+        image["id"]: [] for image in content["images"] if _is_whole(image, "id")
+    }
     troubles: dict[int, list[str]] = {}
     bad: list[str] = []
     seen: set[int] = set()
@@ -124,7 +127,7 @@ def _objects(
     return objects, troubles, bad
 
 
-def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]) -> store.Object:
+def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]) -> records.Object:
     category = _whole(annotation, "category_id")
     if category not in categories:
         raise ValueError(f"its category_id {category} is not among the file's categories")
@@ -134,7 +137,7 @@ def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]
     if crowd not in (0, 1):
         raise ValueError(f"iscrowd {brief(crowd)} is not 0 or 1")
     x, y, width, height = (_number("bbox", value) for value in box)
-    return store.Object(
+    return records.Object(
         what=f"{what} ({categories[category]})",
         name=categories[category],
         box=(x, y, x + width, y + height),

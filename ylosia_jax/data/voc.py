@@ -14,7 +14,8 @@ from pathlib import Path
 
 from defusedxml import ElementTree
 
-from ylosia_jax.data import store
+from ylosia_jax.data import records
+from ylosia_jax.files import read_bytes
 from ylosia_jax.types import UserError
 
 MAX_XML_BYTES = 16 << 20
@@ -29,8 +30,8 @@ def read(
     classes: Sequence[str] | None = None,
     one_based: bool = False,
     skip_bad: bool = False,
-) -> store.Imported:
-    """Reads and checks every split of a VOC folder; see `store.gather` for what is checked.
+) -> records.Imported:
+    """Reads and checks every split of a VOC folder; see `records.gather` for what is checked.
 
     Args:
       folder: that holds `Annotations/`, `JPEGImages/` and `ImageSets/Main/`.
@@ -52,7 +53,7 @@ def read(
         notes.append(f"{unlisted} annotated images stand in no split list and were not imported")
     names = sorted({item.name for entry in entries.values() for item in entry.objects}) if classes is None else classes
     splits = {split: [entries[stem] for stem in members] for split, members in lists.items()}
-    return store.gather(splits, names, source=folder, skip_bad=skip_bad, notes=notes)
+    return records.gather(splits, names, source=folder, skip_bad=skip_bad, notes=notes)
 
 
 def _index(folder: Path, suffixes: Sequence[str]) -> dict[str, list[Path]]:
@@ -71,7 +72,7 @@ def _splits(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
     splits, notes = {}, []
     for path in sorted(folder.glob("*.txt")):
         try:
-            text = store.read_bytes(path, 1 << 30).decode("utf-8-sig")
+            text = read_bytes(path, 1 << 30).decode("utf-8-sig")
         except (OSError, UnicodeDecodeError) as error:
             raise UserError(f"{path} cannot be read as a split list: {error}") from error
         lines = [line.strip() for line in text.splitlines() if line.strip()]
@@ -86,24 +87,24 @@ def _splits(folder: Path) -> tuple[dict[str, list[str]], list[str]]:
 
 def _entry(
     folder: Path, stem: str, annotations: dict[str, list[Path]], images: dict[str, list[Path]], one_based: bool
-) -> store.Entry:
+) -> records.Entry:
     xml, image = annotations.get(stem, []), images.get(stem, [])
     if not image or not xml:
         missing = folder / "JPEGImages" / f"{stem}.jpg" if not image else folder / "Annotations" / f"{stem}.xml"
-        return store.Entry(str(missing), None, stem, bad=["the split lists name it, but it is missing"])
+        return records.Entry(str(missing), None, stem, bad=["the split lists name it, but it is missing"])
     if len(image) > 1 or len(xml) > 1:
         files = ", ".join(map(str, image if len(image) > 1 else xml))
-        return store.Entry(files, None, stem, bad=["which of them is meant? Keep one"])
+        return records.Entry(files, None, stem, bad=["which of them is meant? Keep one"])
     where, name = str(xml[0]), image[0].name
     try:
-        data = store.read_bytes(xml[0], MAX_XML_BYTES)
+        data = read_bytes(xml[0], MAX_XML_BYTES)
         if not data.strip():
             raise ValueError("the annotation is empty; for an image without objects write <annotation/>")
         tree = ElementTree.fromstring(data, forbid_dtd=True)
     except (OSError, ElementTree.ParseError, ValueError, LookupError) as error:
-        return store.Entry(where, None, name, bad=[f"cannot be read: {error}"])
+        return records.Entry(where, None, name, bad=[f"cannot be read: {error}"])
     if tree.tag != "annotation":
-        return store.Entry(where, None, name, bad=[f"is no VOC annotation: it begins with <{tree.tag}>"])
+        return records.Entry(where, None, name, bad=[f"is no VOC annotation: it begins with <{tree.tag}>"])
     objects, bad, size = [], [], None
     try:
         size = _numbers(tree, "size", ("width", "height")) if tree.find("size") is not None else (0.0, 0.0)
@@ -116,10 +117,10 @@ def _entry(
             bad.append(f"object {number}: {error}")
     # Some tools write 0 where they do not know the size.
     sides = (int(size[0]), int(size[1])) if size and any(size) else None
-    return store.Entry(where, image[0], name, objects, sides, bad=bad)
+    return records.Entry(where, image[0], name, objects, sides, bad=bad)
 
 
-def _object(element, number: int, one_based: bool) -> store.Object:
+def _object(element, number: int, one_based: bool) -> records.Object:
     name = (element.findtext("name") or "").strip()
     if not name:
         raise ValueError("it has no name")
@@ -128,7 +129,7 @@ def _object(element, number: int, one_based: bool) -> store.Object:
     if difficult not in ("0", "1"):
         raise ValueError(f"difficult is {difficult!r}, not 0 or 1")
     box = (x0 - one_based, y0 - one_based, x1, y1)
-    return store.Object(f"object {number} ({name})", name, box, difficult=difficult == "1")
+    return records.Object(f"object {number} ({name})", name, box, difficult=difficult == "1")
 
 
 def _numbers(element, tag: str, fields: Sequence[str]) -> tuple[float, ...]:

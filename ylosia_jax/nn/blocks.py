@@ -5,7 +5,7 @@ from flax import linen as nn
 from jaxtyping import Array, Float
 
 from ylosia_jax.nn.conv import ConvNorm
-from ylosia_jax.nn.pool import max_pool
+from ylosia_jax.ops.conv import max_pool
 
 
 class Bottleneck(nn.Module):

@@ -45,6 +45,8 @@ def nms(
       Which boxes are kept.
     """
     count = boxes.shape[0]
+    if count == 0:
+        return valid
     tile = min(tile, count)
     padding = -count % tile
     padded = jnp.pad(boxes, ((0, padding), (0, 0)))

@@ -13,7 +13,7 @@ from ylosia_jax.train.checkpoint import Checkpoints
 from ylosia_jax.train.log import Log
 from ylosia_jax.train.sharding import Rules
 from ylosia_jax.train.step import State
-from ylosia_jax.types import Batch, UserError
+from ylosia_jax.types import Batch, Stopped, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,6 +69,7 @@ def train_loop(
     checkpoints: Checkpoints,
     settings: Mapping[str, Any],
     log: Log,
+    asked_to_stop: Callable[[int], bool] = lambda step: False,
 ) -> State:
     """Runs from the state's step to `steps`.
 
@@ -80,9 +81,11 @@ def train_loop(
       compiles: how often `step` was compiled so far.
       evaluate: scores by name (`box/AP`).
       settings: the config, saved in each checkpoint.
+      asked_to_stop: whether to save and leave after this step.
 
     Raises:
       UserError: when a loss is not finite (names the step and the last good checkpoint).
+      Stopped: when asked to stop; the checkpoint of that step is written.
     """
     every = max(round(config.evaluate_every * examples / batch_size), 1)
     start = int(state.step)
@@ -98,7 +101,8 @@ def train_loop(
 
         # The last step is evaluated in any case, and makes one shortly before it needless.
         evaluates = count == steps or (count % every == 0 and steps - count >= every / 2)
-        saves = evaluates or count % config.checkpoint_every == 0
+        stops = asked_to_stop(count) and count < steps
+        saves = evaluates or stops or count % config.checkpoint_every == 0
         if count % config.log_every == 0 or saves:
             # Reading the numbers waits for the device; between log steps the host runs ahead of it.
             rows = jax.device_get(pending)
@@ -119,6 +123,8 @@ def train_loop(
             if scores is not None:
                 log.scores(count, dict(scores))
             checkpoints.save(count, state, batches, settings, scores)
+        if stops:
+            raise Stopped(f"stopped at step {count} of {steps}, which is saved: the same command goes on from there")
         if not pending:
             waited, since = 0.0, time.perf_counter()
     return state

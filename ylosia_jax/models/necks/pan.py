@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from ylosia_jax.nn.blocks import C2f
 from ylosia_jax.nn.conv import ConvNorm
-from ylosia_jax.nn.pool import upsample
+from ylosia_jax.nn.resample import upsample
 
 
 class PAN(nn.Module):

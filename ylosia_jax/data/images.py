@@ -1,0 +1,71 @@
+"""Image files, which are hostile until decoded: bounded, whole, and of a kind that is known."""
+
+import struct
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from ylosia_jax.files import read_bytes
+
+MAX_IMAGE_BYTES = 256 << 20
+MAX_PIXELS = 1 << 28
+
+_JPEG_SCAN = 0xDA
+_JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+
+
+def decode(data: bytes) -> np.ndarray:
+    """RGB pixels [H, W, 3] uint8 of an encoded image as stored, EXIF rotation ignored. ValueError if it cannot be."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION)
+    except cv2.error as error:
+        raise ValueError("the image cannot be decoded") from error
+    if image is None:
+        raise ValueError("the image cannot be decoded")
+    return image
+
+
+def verify(path: Path) -> np.ndarray:
+    """RGB pixels [H, W, 3] uint8 of a JPEG, PNG or BMP file as stored. OSError or ValueError if it is not whole."""
+    # cv2 alone is no judge: its releases differ in whether they take a JPEG that is cut off.
+    data = read_bytes(path, MAX_IMAGE_BYTES)
+    if not data:
+        raise ValueError("the file is empty")
+    try:
+        width, height = _size(data)
+    except (IndexError, struct.error) as error:
+        raise ValueError("the image is cut off or damaged") from error
+    if width * height > MAX_PIXELS:
+        raise ValueError(f"the image has {width}x{height} pixels, more than the limit of {MAX_PIXELS}")
+    return decode(data)
+
+
+def _size(data: bytes) -> tuple[int, int]:
+    """(width, height) by walking the file's own structure to its end: struct.error or IndexError if it is cut off."""
+    if data.startswith(b"\xff\xd8\xff"):
+        width, height, at, code = 0, 0, 2, 0
+        while code != _JPEG_SCAN:
+            while data[at] == 0xFF:
+                at += 1
+            code, length = struct.unpack_from(">BH", data, at)
+            if code in _JPEG_FRAMES:
+                height, width = struct.unpack_from(">HH", data, at + 4)
+            at += 1 + length
+        # Only past the headers, which may hold a whole thumbnail. Within the pixels the encoder escapes every 0xff.
+        if data.find(b"\xff\xd9", at) < 0:
+            raise IndexError("no end-of-image marker")
+        return width, height
+    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+        at, kind = 8, b""
+        while kind != b"IEND":
+            length, kind = struct.unpack_from(">I4s", data, at)
+            at += 12 + length
+        if at > len(data):
+            raise IndexError("the last chunk is cut off")
+        width, height = struct.unpack_from(">II", data, 16)
+        return width, height
+    if data.startswith(b"BM"):
+        width, height = struct.unpack_from("<ii", data, 18)
+        return abs(width), abs(height)
+    raise ValueError("it is no JPEG, PNG or BMP image")

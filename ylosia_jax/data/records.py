@@ -1,0 +1,298 @@
+"""What a format's reader hands over, and how it is checked.
+
+A reader (`voc`, `coco`) only parses: it turns its files into entries and calls `gather`, which opens every image,
+checks every box and collects whatever is wrong with the set. `store.write` stores the result. A new format is one new
+reader.
+"""
+
+import dataclasses
+import difflib
+import functools
+import math
+import os
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ylosia_jax.data import images
+from ylosia_jax.types import UserError
+
+_SPLIT_NAME = re.compile(r"(?!all$)[A-Za-z0-9_]+")  # TFDS keeps "all" for itself
+SHOWN = 10
+
+
+class Object(NamedTuple):
+    """One annotated object as its file has it, unchecked.
+
+    Attributes:
+      what: how a message calls it: "object 3 (RBC)".
+      name: of its class.
+      box: (x0, y0, x1, y1) in pixels, continuous corners.
+      area: in square pixels; None for the box's.
+      crowd: the box stands for a group.
+      difficult: VOC's flag, see `voc`.
+      id: the annotation's own number, -1 where the format has none.
+    """
+
+    what: str
+    name: str
+    box: tuple[float, float, float, float]
+    area: float | None = None
+    crowd: bool = False
+    difficult: bool = False
+    id: int = -1
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Entry:
+    """One image and its annotations as their files have them, unchecked. Compared by identity.
+
+    Attributes:
+      where: the annotation file or the place in it, which messages begin with.
+      path: of the image file; None where it was not found, which `bad` then says.
+      name: that the image is stored under, unique in its split.
+      size: (width, height) as the annotations have it, or None.
+      image_id: the image's own number, -1 where the format has none.
+      bad: what the reader found wrong. An entry with anything wrong is left out as a whole, for an image that lacks
+        some of its annotations would teach that its objects are background.
+    """
+
+    where: str
+    path: Path | None
+    name: str
+    objects: Sequence[Object] = ()
+    size: tuple[int, int] | None = None
+    image_id: int = -1
+    bad: Sequence[str] = ()
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Record:
+    """One checked image, as it will be stored.
+
+    Attributes:
+      path, name, image_id: as in `Entry`.
+      width, height: of the decoded image in pixels, before any EXIF rotation.
+      boxes: [n, 4] float32 xyxy in pixels, inside the image, none without area.
+      labels: [n] int64 index into the set's classes.
+      area: [n] float32 in square pixels.
+      crowd, difficult: [n] bool.
+      ids: [n] int64, -1 where the format has none.
+    """
+
+    path: Path
+    name: str
+    image_id: int
+    width: int
+    height: int
+    boxes: np.ndarray
+    labels: np.ndarray
+    area: np.ndarray
+    crowd: np.ndarray
+    difficult: np.ndarray
+    ids: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """What was read and checked, ready to be stored.
+
+    Attributes:
+      classes: names in label order.
+      splits: split name -> its records.
+      bad: what was left out, one line each; only ever filled under `skip_bad`.
+      dropped: objects without area, which were dropped, one line each.
+      clipped: objects that reached over the edge of their image, which were clipped, one line each.
+      notes: anything else worth knowing, one line each.
+      category_ids: the format's own number of each class (COCO's have gaps), or None.
+    """
+
+    classes: tuple[str, ...]
+    splits: Mapping[str, tuple[Record, ...]]
+    bad: tuple[str, ...] = ()
+    dropped: tuple[str, ...] = ()
+    clipped: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
+    category_ids: tuple[int, ...] | None = None
+
+
+def gather(
+    splits: Mapping[str, Sequence[Entry]],
+    classes: Sequence[str],
+    *,
+    source: str | os.PathLike[str],
+    skip_bad: bool = False,
+    bad: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    category_ids: tuple[int, ...] | None = None,
+) -> Imported:
+    """Decodes every image and checks every object of what a reader parsed.
+
+    Boxes that reach over the edge of their image are clipped, objects without area are dropped, and both are listed.
+    Everything else that is amiss is bad: an image that is missing, damaged, not a JPEG, PNG or BMP file, or of another
+    size than its annotation says; a box wholly outside the image; a class that is not in `classes`; a number that is
+    not finite. An image's size is that of its pixels as stored: an EXIF rotation is ignored, as COCO's tools do.
+
+    Args:
+      splits: split name -> its entries; the same entry may stand in several splits.
+      classes: names in label order.
+      source: what messages call the set.
+      skip_bad: leave out what is bad, whole images at a time, and import the rest.
+      bad: what the reader found wrong beside the entries.
+      notes: of the reader, for the report.
+      category_ids: the format's own number of each class.
+
+    Raises:
+      UserError: if anything is bad, listing the first ten.
+    """
+    for split in splits:
+        if not _SPLIT_NAME.fullmatch(split):
+            raise UserError(f"{source}: {split!r} cannot be a split's name; rename it to letters, digits and _")
+    _check_classes(classes, source)
+    labels = {name: label for label, name in enumerate(classes)}
+    entries = list(dict.fromkeys(entry for entries in splits.values() for entry in entries))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        results = pool.map(lambda entry: _check(entry, labels), entries)
+        progress = tqdm(results, total=len(entries), desc="checking", unit=" images", disable=None)
+        checked = dict(zip(entries, progress, strict=True))
+    all_bad = list(bad) + [line for result in checked.values() for line in result.bad]
+    kept: dict[str, tuple[Record, ...]] = {}
+    for split, members in splits.items():
+        records: dict[str, Record] = {}
+        for entry in members:
+            record = checked[entry].record
+            if entry.name in records:
+                all_bad.append(f"{entry.where}: image {entry.name!r} stands in split {split!r} twice")
+            elif record:
+                records[entry.name] = record
+        kept[split] = tuple(records.values())
+    all_bad = _plain(all_bad)
+    if all_bad and not skip_bad:
+        raise UserError(
+            f"{source}: {count(len(all_bad), 'problem')}; mend what is wrong, or pass --skip-bad to import the rest:\n"
+            + listing(all_bad)
+        )
+    if not classes and not all_bad:
+        raise UserError(f"{source}: there is not one class; name the classes, or annotate an object")
+    return Imported(
+        classes=tuple(classes),
+        splits=kept,
+        bad=all_bad,
+        dropped=_plain(line for result in checked.values() for line in result.dropped),
+        clipped=_plain(line for result in checked.values() for line in result.clipped),
+        notes=_plain(notes),
+        category_ids=category_ids,
+    )
+
+
+@functools.cache  # a wrong list of classes asks the same of every object
+def near(name: str, names: tuple[str, ...]) -> str:
+    """What an error message adds about a misspelt name: `; the nearest is 'x'`, or nothing."""
+    close = difflib.get_close_matches(name, names, n=1)
+    return f"; the nearest is {close[0]!r}" if close else ""
+
+
+def count(number: int, noun: str, nouns: str | None = None) -> str:
+    """A number with its noun, in the plural where it must be."""
+    return f"{number} {noun if number == 1 else nouns or noun + 's'}"
+
+
+def listing(lines: Sequence[str], shown: int | None = SHOWN) -> str:
+    """The first lines, indented, and how many more there are."""
+    shown = len(lines) if shown is None else shown
+    more = [f"… and {len(lines) - shown} more"] if len(lines) > shown else []
+    return "\n".join("  " + line for line in [*lines[:shown], *more])
+
+
+def _plain(lines: Iterable[str]) -> tuple[str, ...]:
+    # Names come from files of strangers, and a terminal obeys control characters.
+    return tuple(line if line.isprintable() else repr(line) for line in lines)
+
+
+def _check_classes(classes: Sequence[str], source: str | os.PathLike[str]) -> None:
+    for index, name in enumerate(classes):
+        # TFDS stores the names as stripped lines of a text file.
+        if not name.isprintable() or name != name.strip() or not name:
+            raise UserError(f"{source}: {name!r} cannot be a class name; use printable text without outer blanks")
+        if name in classes[:index]:
+            raise UserError(f"{source}: class {name!r} is listed twice")
+
+
+class _Checked(NamedTuple):
+    record: Record | None
+    bad: Sequence[str]
+    dropped: Sequence[str] = ()
+    clipped: Sequence[str] = ()
+
+
+def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
+    if entry.path is None:
+        return _Checked(None, [f"{entry.where}: {reason}" for reason in entry.bad])
+    if not entry.name.isprintable():
+        return _Checked(None, [f"{entry.where}: the image's name {entry.name!r} has unprintable characters"])
+    try:
+        height, width = images.verify(entry.path).shape[:2]
+    except (OSError, ValueError) as error:
+        reason = error.strerror or error if isinstance(error, OSError) else error
+        return _Checked(None, [f"{entry.path}: {reason}", *(f"{entry.where}: {text}" for text in entry.bad)])
+    bad, dropped, clipped, kept = list(entry.bad), [], [], []
+    if entry.size and entry.size != (width, height):
+        turned = " (turned on its side: is it rotated by EXIF?)" if entry.size == (height, width) else ""
+        bad.append(f"says {entry.size[0]}x{entry.size[1]} but {entry.path} is {width}x{height}{turned}")
+    for item in entry.objects:
+        try:
+            box = _fit(item, width, height)
+            if item.name not in labels:
+                raise ValueError(f"class {item.name!r} is not in the list{near(item.name, tuple(labels))}")
+        except ValueError as error:
+            bad.append(f"{item.what}: {error}")
+            continue
+        if box is None:
+            dropped.append(f"{entry.where}: {item.what}")
+            continue
+        if min(item.box[:2]) < 0 or item.box[2] > width or item.box[3] > height:
+            clipped.append(f"{entry.where}: {item.what}")
+        kept.append((item, box))
+    if bad:
+        return _Checked(None, [f"{entry.where}: {reason}" for reason in bad])
+    items = [item for item, _ in kept]
+    boxes = np.array([box for _, box in kept], np.float32).reshape(-1, 4)
+    sides = boxes[:, 2:] - boxes[:, :2]
+    area = [side[0] * side[1] if item.area is None else item.area for item, side in zip(items, sides, strict=True)]
+    record = Record(
+        path=entry.path,
+        name=entry.name,
+        image_id=entry.image_id,
+        width=width,
+        height=height,
+        boxes=boxes,
+        labels=np.array([labels[item.name] for item in items], np.int64),
+        area=np.array(area, np.float32),
+        crowd=np.array([item.crowd for item in items], bool),
+        difficult=np.array([item.difficult for item in items], bool),
+        ids=np.array([item.id for item in items], np.int64),
+    )
+    return _Checked(record, (), dropped, clipped)
+
+
+def _fit(item: Object, width: int, height: int) -> np.ndarray | None:
+    """The object's box inside the image, or None if it has no area. ValueError says why it can be neither."""
+    x0, y0, x1, y1 = item.box
+    text = f"box ({x0:g}, {y0:g}, {x1:g}, {y1:g})"
+    if not all(math.isfinite(value) for value in item.box):
+        raise ValueError(f"{text} is not finite")
+    if item.area is not None and not (math.isfinite(item.area) and item.area >= 0):
+        raise ValueError(f"area {item.area:g} is negative or not finite")
+    if x1 < x0 or y1 < y0:
+        raise ValueError(f"{text} ends before it begins")
+    if x0 == x1 or y0 == y1:
+        return None
+    if x0 >= width or y0 >= height or x1 <= 0 or y1 <= 0:
+        raise ValueError(f"{text} is wholly outside the {width}x{height} image")
+    box = np.array([max(x0, 0), max(y0, 0), min(x1, width), min(y1, height)], np.float32)
+    return box if (box[2:] > box[:2]).all() else None
