@@ -373,9 +373,14 @@ def _print_scores(metrics: dict[str, Any]) -> None:
         return "   -" if value is None else f"{value:.3f}"
 
     for task, entry in metrics.items():
-        print(f"{task}: " + "  ".join(f"{name} {text(value)}" for name, value in entry.items() if name != "per_class"))
+        groups = {"": entry} | {f" {name}": value for name, value in entry.items() if isinstance(value, dict)}
+        for group, values in groups.items():
+            if group != " per_class":
+                numbers = (f"{name} {text(value)}" for name, value in values.items() if not isinstance(value, dict))
+                print(f"{task}{group}: " + "  ".join(numbers))
+        measure = {"semantic": "IoU", "panoptic": "PQ"}.get(task, "AP")
         for name, value in entry.get("per_class", {}).items():
-            print(f"  {name}: AP {text(value)}")
+            print(f"  {name}: {measure} {text(value)}")
 
 
 def _report_bad(bad: Sequence[str]) -> int:

@@ -12,20 +12,30 @@ from flax import linen as nn
 from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
+from ylosia_jax.answers import ImageAnswer, true_segments, unpad
 from ylosia_jax.data.pipeline import Letterbox, eval_batches
-from ylosia_jax.metrics.boxes import ImageDetections, ImageTruth, box_metrics, image_truth
+from ylosia_jax.metrics.instances import (
+    ImageDetections,
+    ImageTruth,
+    box_metrics,
+    image_truth,
+    keypoint_metrics,
+    mask_metrics,
+)
+from ylosia_jax.metrics.panoptic import ImageSegments, panoptic_metrics, segments_of
+from ylosia_jax.metrics.semantic import confusion, semantic_metrics
 from ylosia_jax.ops.image import to_float
 from ylosia_jax.train.sharding import batch_sharding, local_rows, place_batch
 from ylosia_jax.train.step import cast_floats
-from ylosia_jax.types import Batch, Detections, Source
+from ylosia_jax.types import Batch, Example, Source
 
 Predict = Callable[[Any, Any], dict[str, Any]]
 
 
 class Decoder(Protocol):
-    """What prediction asks of a task."""
+    """What prediction asks of a task. All of them see all outputs; each sees the answers of those before it."""
 
-    def decode(self, outputs: Any, /) -> Any:
+    def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any], /) -> Any:
         """The answer on the canvas, in arrays with a batch axis."""
         ...
 
@@ -33,14 +43,17 @@ class Decoder(Protocol):
 def make_predict(
     network: nn.Module, tasks: Mapping[str, Decoder], precision: Literal["float32", "bfloat16"] = "float32"
 ) -> Predict:
-    """The function `(variables, image) -> {head: answer}` for letterboxed uint8 images, not compiled yet."""
+    """The function `(variables, image) -> {task: answer}` for letterboxed uint8 images, not compiled yet."""
     dtype = jnp.dtype(precision)
 
     def predict(variables: Any, image: Any) -> dict[str, Any]:
         stored = {"params": cast_floats(variables["params"], dtype)}
         stored |= {name: value for name, value in variables.items() if name != "params"}
         outputs = cast_floats(network.apply(stored, to_float(image).astype(dtype), train=False), jnp.dtype("float32"))
-        return {name: task.decode(outputs[name]) for name, task in tasks.items()}
+        answers: dict[str, Any] = {}
+        for name, task in tasks.items():
+            answers[name] = task.decode(outputs, answers)
+        return answers
 
     return predict
 
@@ -56,16 +69,6 @@ def compile_predict(
     return jax.jit(make_predict(network, tasks, precision), in_shardings=(None, sharding), out_shardings=sharding)
 
 
-def unpad(detections: Detections, row: int, letterbox: Letterbox) -> ImageDetections:
-    """One image's detections without padding, in pixels of the image before the letterbox."""
-    valid = np.asarray(detections.valid[row])
-    return ImageDetections(
-        boxes=letterbox.decode(np.asarray(detections.boxes[row])[valid]),
-        scores=np.asarray(detections.scores[row])[valid],
-        labels=np.asarray(detections.labels[row])[valid],
-    )
-
-
 def letterbox_of(batch: Batch, row: int) -> Letterbox:
     """The letterbox that brought a batch's image onto its canvas."""
 
@@ -75,21 +78,56 @@ def letterbox_of(batch: Batch, row: int) -> Letterbox:
     return Letterbox(size=whole(batch.size[row]), extent=whole(batch.extent[row]))
 
 
-def detect(
+@dataclasses.dataclass(frozen=True)
+class Record:
+    """What scoring needs of one image: no pixels.
+
+    Attributes:
+      name: of the image.
+      truth: of things.
+      found: of things; None where no task finds any.
+      confusion: [S, S] pixels by true class and class found; None where one of them is not known.
+      segments: panoptic truth, and what was found; None likewise.
+    """
+
+    name: str
+    truth: ImageTruth
+    found: ImageDetections | None = None
+    confusion: np.ndarray | None = None
+    segments: tuple[ImageSegments, ImageSegments] | None = None
+
+
+def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) -> Record:
+    """One image's truth and answers.
+
+    Args:
+      things: how many classes are things.
+      classes: all semantic classes.
+    """
+    counts = segments = None
+    if answer.semantic is not None and example.semantic is not None:
+        counts = confusion(example.semantic, answer.semantic, classes)
+    if answer.segments is not None and (truth := true_segments(example, things)) is not None:
+        segments = truth, segments_of(example.name, answer.segments, answer.segment_labels)
+    return Record(example.name, image_truth(example), answer.detections, counts, segments)
+
+
+def records(
     predict: Predict, variables: Any, source: Source, mesh: Mesh, *, canvas: tuple[int, int], batch_size: int
-) -> Iterator[tuple[ImageTruth, ImageDetections]]:
-    """Truth and detections of this host's share of a split, image by image.
+) -> Iterator[Record]:
+    """Truth and answers of this host's share of a split, image by image.
 
     Args:
       predict: from `compile_predict`, over the same mesh.
       batch_size: of the global batch, over all hosts.
     """
     hosts = {"process": jax.process_index(), "processes": jax.process_count()}
+    things, classes = len(source.classes), len(source.classes) + len(source.stuff)
     for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, **hosts):
-        found = predict(variables, place_batch(mesh, batch.image))["box"]
+        found = predict(variables, place_batch(mesh, batch.image))
         local = jax.tree.map(local_rows, found)
         for row, example in enumerate(examples):
-            yield image_truth(example), unpad(local, row, letterbox_of(batch, row))
+            yield record_of(example, unpad(local, row, letterbox_of(batch, row), canvas), things, classes)
 
 
 def evaluate(
@@ -101,10 +139,31 @@ def evaluate(
     canvas: tuple[int, int],
     batch_size: int,
 ) -> dict[str, Any]:
-    """Scores a split: what `metrics.json` holds. On several hosts each predicts its share and all get the result."""
-    pairs = list(detect(predict, variables, source, mesh, canvas=canvas, batch_size=batch_size))
-    pairs = _gather(pairs)
-    return {"box": box_metrics([t for t, _ in pairs], [d for _, d in pairs], source.classes)}
+    """Scores a split: what `metrics.json` holds. On several hosts each predicts its share and all get the result.
+
+    Scored is what the network answers and the split has the truth of.
+    """
+    found = list(records(predict, variables, source, mesh, canvas=canvas, batch_size=batch_size))
+    return metrics(_gather(found), source)
+
+
+def metrics(found: Sequence[Record], source: Source) -> dict[str, Any]:
+    """The entries of `metrics.json` that a split's records have the numbers for."""
+    classes, labels = source.classes, source.labels
+    names = (*classes, *source.stuff)
+    truths, detections = [r.truth for r in found], [r.found for r in found if r.found is not None]
+    result: dict[str, Any] = {}
+    if detections and "box" in labels:
+        result["box"] = box_metrics(truths, detections, classes)
+        if "mask" in labels and detections[0].masks is not None:
+            result["mask"] = mask_metrics(truths, detections, classes)
+        if "keypoint" in labels and detections[0].keypoints is not None and source.skeleton is not None:
+            result["keypoint"] = keypoint_metrics(truths, detections, classes, source.skeleton.sigmas)
+    if counts := [r.confusion for r in found if r.confusion is not None]:
+        result["semantic"] = semantic_metrics(np.sum(counts, axis=0), names)
+    if segments := [r.segments for r in found if r.segments is not None]:
+        result["panoptic"] = panoptic_metrics([t for t, _ in segments], [f for _, f in segments], names, len(classes))
+    return result
 
 
 def flat_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
@@ -117,31 +176,45 @@ def flat_scores(metrics: Mapping[str, Mapping[str, Any]]) -> dict[str, float]:
     }
 
 
-def _gather(pairs: Sequence[tuple[ImageTruth, ImageDetections]]) -> list[tuple[ImageTruth, ImageDetections]]:
+def _gather(mine: Sequence[Record]) -> list[Record]:
     """All hosts' records, sorted by name so that every host scores the same list."""
     if jax.process_count() == 1:
-        return list(pairs)
+        return list(mine)
     # As JSON text: it carries ragged records and every float exactly, and nobody's bytes are executed.
-    text = json.dumps([[_to_lists(t), _to_lists(d)] for t, d in pairs]).encode()
+    text = json.dumps([_pack(record) for record in mine]).encode()
     sizes = multihost_utils.process_allgather(np.array(len(text)))
     padded = np.frombuffer(text.ljust(int(sizes.max())), np.uint8)
     texts = multihost_utils.process_allgather(padded)
-    records = [record for row in np.asarray(texts) for record in json.loads(row.tobytes())]
-    gathered = [(_from_lists(ImageTruth, t), _from_lists(ImageDetections, d)) for t, d in records]
-    return sorted(gathered, key=lambda pair: pair[0].name)
+    gathered = [_unpack(record) for row in np.asarray(texts) for record in json.loads(row.tobytes())]
+    return sorted(gathered, key=lambda record: record.name)
 
 
-def _to_lists(record: Any) -> dict[str, Any]:
-    values = {field.name: getattr(record, field.name) for field in dataclasses.fields(record)}
-    return {
-        name: [str(value.dtype), value.shape, value.ravel().tolist()] if isinstance(value, np.ndarray) else value
-        for name, value in values.items()
-    }
+_PACKED: dict[str, Any] = {kind.__name__: kind for kind in (Record, ImageTruth, ImageDetections, ImageSegments)}
 
 
-def _from_lists(kind: type, record: dict[str, Any]) -> Any:
-    arrays = {
-        name: np.array(value[2], value[0]).reshape(value[1]) if isinstance(value, list) else value
-        for name, value in record.items()
-    }
-    return kind(**arrays)
+def _pack(value: Any) -> Any:
+    """A record as what JSON holds: what is not a number or text becomes [kind, content]."""
+    if isinstance(value, np.ndarray):
+        return ["array", [str(value.dtype), value.shape, value.ravel().tolist()]]
+    if isinstance(value, bytes):
+        return ["bytes", value.decode("ascii")]
+    if isinstance(value, tuple):
+        return ["tuple", [_pack(item) for item in value]]
+    if dataclasses.is_dataclass(value):
+        fields = {field.name: _pack(getattr(value, field.name)) for field in dataclasses.fields(value)}
+        return [type(value).__name__, fields]
+    return value
+
+
+def _unpack(value: Any) -> Any:
+    if not isinstance(value, list):
+        return value
+    kind, content = value
+    if kind == "array":
+        dtype, shape, numbers = content
+        return np.array(numbers, dtype).reshape(shape)
+    if kind == "bytes":
+        return content.encode("ascii")
+    if kind == "tuple":
+        return tuple(map(_unpack, content))
+    return _PACKED[kind](**{name: _unpack(item) for name, item in content.items()})

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from ylosia_jax import config as configs
 from ylosia_jax.data.augment import Augment, augment
 from ylosia_jax.data.datasets import Dataset, open_dataset, other_split
-from ylosia_jax.data.pipeline import canvas_of, train_batches
+from ylosia_jax.data.pipeline import Needs, canvas_of, train_batches
 from ylosia_jax.evaluate import compile_predict, evaluate, flat_scores
 from ylosia_jax.files import write_atomically
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
@@ -29,7 +29,7 @@ from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import batch_sharding, make_mesh, place_batch, state_shardings
 from ylosia_jax.train.step import State, init_state, make_train_step
 from ylosia_jax.train.stop import stop_requests
-from ylosia_jax.types import Source, UserError
+from ylosia_jax.types import Batch, Label, Skeleton, Source, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,19 +39,25 @@ class Data:
     Attributes:
       train: the split that is learned.
       valid: the split that is scored.
-      classes: names in label order; the data must agree.
+      classes: names of the things in label order; the data must agree.
+      stuff: names of the other semantic classes; the data must agree.
+      skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
       batch_size: images a step, over all devices of all hosts.
       max_objects: rows of truth an image is padded to.
+      label_stride: pixels of the canvas a cell of the masks and semantic maps that are learned.
       threads: that read and decode, a host.
     """
 
     train: Dataset
     valid: Dataset
     classes: tuple[str, ...]
+    stuff: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
     batch_size: int = 16
     max_objects: int = 100
+    label_stride: int = 4
     threads: int = 2
 
     def __post_init__(self) -> None:
@@ -70,7 +76,7 @@ class Experiment:
 
     Attributes:
       network: unbound module, called as `(image, train)`.
-      tasks: head's name -> what its outputs mean and how they are learned.
+      tasks: by name, what the network's outputs mean and how they are learned; each after those that it builds on.
       seed: of initial weights, order and augmentation.
       workdir: the run's folder.
     """
@@ -89,18 +95,49 @@ class Experiment:
         """(height, width) of the network's input."""
         return canvas_of(self.data.image_size)
 
+    @property
+    def labels(self) -> frozenset[Label]:
+        """What the tasks need to know of the images."""
+        return frozenset().union(*(task.needs for task in self.tasks.values()))
+
+    @property
+    def needs(self) -> Needs:
+        """The same as what batches have to hold."""
+        points = len(self.data.skeleton.names) if self.data.skeleton else 0
+        return Needs(
+            masks="mask" in self.labels,
+            points=points if "keypoint" in self.labels else 0,
+            semantic="semantic" in self.labels,
+        )
+
 
 def open_source(experiment: Experiment, dataset: Dataset) -> Source:
     """Opens a split and checks that it is what the config says.
 
     Raises:
-      UserError: if the split is missing or empty, or its classes are not the config's.
+      UserError: if the split is missing or empty, its classes are not the config's, or a task needs what it does not
+        know.
     """
     source = open_dataset(dataset)
-    if tuple(source.classes) != experiment.data.classes:
+    data = experiment.data
+    if tuple(source.classes) != data.classes:
         raise UserError(
-            f"the data has the classes {list(source.classes)}, the config {list(experiment.data.classes)}: "
+            f"the data has the classes {list(source.classes)}, the config {list(data.classes)}: "
             "set data.classes, and the network's num_classes, to the data's"
+        )
+    for name, task in experiment.tasks.items():
+        if missing := sorted(task.needs - source.labels):
+            known = " and ".join(sorted(source.labels)) or "nothing"
+            raise UserError(
+                f"the task {name!r} needs {' and '.join(missing)} labels, but {dataset} knows only {known} of its "
+                "images: leave the task and its head out, or train it on other data"
+            )
+    if "semantic" in experiment.labels and tuple(source.stuff) != data.stuff:
+        raise UserError(f"the data has the stuff {list(source.stuff)}, the config {list(data.stuff)}: set data.stuff")
+    if "keypoint" in experiment.labels and source.skeleton != data.skeleton:
+        raise UserError(
+            f"the data's poses are of {source.skeleton}, the config's of {data.skeleton}: "
+            "set data.skeleton to the data's"
         )
     if len(source) == 0:
         raise UserError(f"{dataset} holds no image: import it again, or name another split")
@@ -141,16 +178,29 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
     shardings = state_shardings(mesh, form, experiment.train.sharding)
     step = make_train_step(
         experiment.network,
-        experiment.tasks,
+        # The others only put answers together.
+        {name: task for name, task in experiment.tasks.items() if task.needs},
         experiment.optim,
         steps,
-        transform=lambda batch, progress: augment(experiment.augment, batch, experiment.seed, progress),
+        transform=functools.partial(_transform, experiment),
         precision=experiment.train.precision,
     )
     jitted = jax.jit(
         step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
     )
     return Compiled(step=jitted, form=abstract(form, shardings), init=jax.jit(init, out_shardings=shardings))
+
+
+def _transform(experiment: Experiment, batch: Batch, progress: jax.Array) -> Batch:
+    skeleton = experiment.data.skeleton
+    return augment(
+        experiment.augment,
+        batch,
+        experiment.seed,
+        progress,
+        label_stride=experiment.data.label_stride,
+        mirror=skeleton.mirror if skeleton else (),
+    )
 
 
 def train(experiment: Experiment) -> dict[str, Any]:
@@ -181,6 +231,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
         batch_size=batch_size,
         max_objects=experiment.data.max_objects,
         seed=experiment.seed,
+        needs=experiment.needs,
         process=jax.process_index(),
         processes=jax.process_count(),
         threads=experiment.data.threads,

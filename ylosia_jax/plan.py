@@ -76,7 +76,7 @@ def make_plan(experiment: Experiment, topology: str) -> dict[str, Any]:
 
 def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
     """Shapes and shardings of a global training batch."""
-    batch, rows = experiment.data.batch_size, experiment.data.max_objects
+    batch, rows, needs = experiment.data.batch_size, experiment.data.max_objects, experiment.needs
 
     def form(*shape: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=batch_sharding(mesh))
@@ -92,7 +92,12 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
             labels=form(rows, dtype=jnp.int32),
             valid=form(rows, dtype=jnp.bool_),
             crowd=form(rows, dtype=jnp.bool_),
+            masked=form(rows, dtype=jnp.bool_) if needs.masks else None,
+            keypoints=form(rows, needs.points, 3) if needs.points else None,
         ),
+        known=form(needs.classes, dtype=jnp.bool_) if needs.classes else None,
+        instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
+        semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
     )
 
 

@@ -13,16 +13,20 @@ import numpy as np
 from tqdm import tqdm
 
 from ylosia_jax import config as configs
+from ylosia_jax import rle
+from ylosia_jax.answers import unpad
 from ylosia_jax.data.datasets import open_dataset
 from ylosia_jax.data.images import verify
 from ylosia_jax.data.pipeline import prepare
-from ylosia_jax.evaluate import letterbox_of, make_predict, unpad
+from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import load_run, restore_average
 from ylosia_jax.files import write_atomically
-from ylosia_jax.metrics.boxes import ImageDetections, coco_results
+from ylosia_jax.metrics.instances import ImageDetections, coco_results
 from ylosia_jax.train.sharding import make_mesh
-from ylosia_jax.types import Example, UserError
-from ylosia_jax.visualize import draw_boxes
+from ylosia_jax.types import Example, Skeleton, UserError
+from ylosia_jax.visualize.boxes import contact_sheet
+from ylosia_jax.visualize.maps import draw_map
+from ylosia_jax.visualize.objects import draw_objects
 
 IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
 
@@ -30,8 +34,41 @@ Image = np.ndarray | str | Path
 
 
 @dataclasses.dataclass(frozen=True)
+class Labels:
+    """What a network's numbers mean.
+
+    Attributes:
+      classes: names of the things, by label.
+      stuff: names of the semantic classes beyond them.
+      skeleton: of the poses, if it finds any.
+    """
+
+    classes: tuple[str, ...]
+    stuff: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+
+    @property
+    def semantic(self) -> tuple[str, ...]:
+        """Names of the semantic classes."""
+        return (*self.classes, *self.stuff)
+
+
+@dataclasses.dataclass(frozen=True)
+class Segments:
+    """A panoptic map.
+
+    Attributes:
+      map: [H, W] int32, the number of each pixel's segment; 0 where there is none.
+      labels: number -> semantic class; a thing's number is 1 + its row in the `Result`.
+    """
+
+    map: np.ndarray
+    labels: dict[int, int]
+
+
+@dataclasses.dataclass(frozen=True)
 class Result:
-    """The answer for one image, best first, in pixels of that image.
+    """The answer for one image, best first, in pixels of that image; None for what the network has no head for.
 
     Attributes:
       image: uint8 RGB, as it was given.
@@ -39,7 +76,11 @@ class Result:
       boxes: [N, 4] xyxy.
       scores: [N] in [0, 1].
       labels: [N] class index.
-      classes: every class's name, by label.
+      meaning: of the numbers.
+      rles: N masks as COCO's compressed run lengths.
+      keypoints: [N, J, 3] x, y, and the score of being there; zeros for classes that have no poses.
+      semantic: [H, W] uint8 semantic class.
+      panoptic: segments.
     """
 
     image: np.ndarray
@@ -47,25 +88,62 @@ class Result:
     boxes: np.ndarray
     scores: np.ndarray
     labels: np.ndarray
-    classes: tuple[str, ...]
+    meaning: Labels
+    rles: tuple[bytes, ...] | None = None
+    keypoints: np.ndarray | None = None
+    semantic: np.ndarray | None = None
+    panoptic: Segments | None = None
 
     @property
     def names(self) -> list[str]:
         """The class name of each detection."""
-        return [self.classes[label] for label in self.labels]
+        return [self.meaning.classes[label] for label in self.labels]
+
+    @property
+    def masks(self) -> np.ndarray | None:
+        """[N, H, W] bool."""
+        if self.rles is None:
+            return None
+        size = (self.image.shape[0], self.image.shape[1])
+        rows = [rle.decode(counts, size) for counts in self.rles]
+        return np.stack(rows) if rows else np.zeros((0, *size), bool)
 
     def __len__(self) -> int:
         return len(self.scores)
 
     def above(self, score: float) -> "Result":
-        """The detections with at least that score."""
+        """The detections with at least that score; the maps stay."""
         keep = self.scores >= score
-        return dataclasses.replace(self, boxes=self.boxes[keep], scores=self.scores[keep], labels=self.labels[keep])
+        return dataclasses.replace(
+            self,
+            boxes=self.boxes[keep],
+            scores=self.scores[keep],
+            labels=self.labels[keep],
+            rles=None if self.rles is None else tuple(r for r, k in zip(self.rles, keep, strict=True) if k),
+            keypoints=None if self.keypoints is None else self.keypoints[keep],
+        )
 
     def draw(self, score: float = 0.3) -> np.ndarray:
-        """The image, uint8 RGB, with the detections of at least that score drawn on it."""
-        shown = self.above(score)
-        return draw_boxes(self.image, shown.boxes, shown.scores, shown.labels, self.classes)
+        """The image, uint8 RGB, with the detections of at least that score; beside it the maps, if there are any."""
+        shown, names = self.above(score), self.meaning.semantic
+        skeleton = self.meaning.skeleton
+        panels = [
+            draw_objects(
+                self.image,
+                shown.boxes,
+                shown.scores,
+                shown.labels,
+                self.meaning.classes,
+                masks=shown.masks,
+                keypoints=shown.keypoints,
+                edges=skeleton.edges if skeleton else (),
+            )
+        ]
+        if self.panoptic is not None:
+            panels.append(draw_map(self.image, self.panoptic.map, self.panoptic.labels, names))
+        elif self.semantic is not None:
+            panels.append(draw_map(self.image, self.semantic, dict(enumerate(range(len(names)))), names))
+        return panels[0] if len(panels) == 1 else contact_sheet(panels, len(panels))
 
     def save(self, path: str | Path, score: float = 0.3) -> Path:
         """Writes the drawn image; its suffix chooses the format."""
@@ -78,7 +156,9 @@ class Result:
 
     def to_coco(self) -> list[dict[str, Any]]:
         """Entries of a COCO results list, with `image_id` the file's name."""
-        return coco_results(self.name, ImageDetections(self.boxes, self.scores, self.labels), self.classes)
+        found = ImageDetections(self.boxes, self.scores, self.labels, self.rles, self.keypoints)
+        size = (self.image.shape[0], self.image.shape[1])
+        return coco_results(self.name, found, self.meaning.classes, size)
 
     def to_supervision(self) -> Any:
         """The same as `supervision.Detections`; the package `supervision` must be installed."""
@@ -87,7 +167,11 @@ class Result:
         except ImportError as error:
             raise UserError("to_supervision() needs the package supervision: pip install supervision") from error
         return supervision.Detections(
-            xyxy=self.boxes, confidence=self.scores, class_id=self.labels, data={"class_name": np.array(self.names)}
+            xyxy=self.boxes,
+            mask=self.masks,
+            confidence=self.scores,
+            class_id=self.labels,
+            data={"class_name": np.array(self.names)},
         )
 
 
@@ -102,7 +186,7 @@ class Model:
 
     apply: Callable[[Any, Any], dict[str, Any]]
     variables: Any
-    classes: tuple[str, ...]
+    meaning: Labels
     canvas: tuple[int, int]
 
     def __call__(self, images: Image | Sequence[Image]) -> Any:
@@ -129,9 +213,31 @@ class Model:
             area=nothing.astype(np.float32),
         )
         batch = jax.tree.map(lambda x: np.asarray(x)[None], prepare(example, 0, 0, self.canvas, 1))
-        found = jax.device_get(self.apply(self.variables, batch.image)["box"])
-        detections = unpad(found, 0, letterbox_of(batch, 0))
-        return Result(pixels, name, detections.boxes, detections.scores, detections.labels, self.classes)
+        found = jax.device_get(self.apply(self.variables, batch.image))
+        answer = unpad(found, 0, letterbox_of(batch, 0), self.canvas)
+        detections = answer.detections or ImageDetections(
+            example.boxes, nothing.astype(np.float32), nothing.astype(np.int32)
+        )
+        return Result(
+            image=pixels,
+            name=name,
+            boxes=detections.boxes,
+            scores=detections.scores,
+            labels=detections.labels,
+            meaning=self.meaning,
+            rles=detections.masks,
+            keypoints=self._posed(detections),
+            semantic=answer.semantic,
+            panoptic=None if answer.segments is None else Segments(answer.segments, answer.segment_labels),
+        )
+
+    def _posed(self, detections: ImageDetections) -> np.ndarray | None:
+        """The poses without those of classes that have none, of which nobody taught the network anything."""
+        if detections.keypoints is None or self.meaning.skeleton is None:
+            return None
+        posed = self.meaning.skeleton.classes or self.meaning.classes
+        keep = np.array([name in posed for name in self.meaning.classes])
+        return detections.keypoints * keep[detections.labels][:, None, None]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -191,7 +297,9 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Model:
     experiment = load_run(Path(workdir))
     predict = make_predict(experiment.network, experiment.tasks, experiment.train.precision)
     variables = restore_average(experiment, Path(workdir), make_mesh(jax.local_devices()[:1]), checkpoint)
-    return Model(jax.jit(predict), variables, experiment.data.classes, experiment.canvas)
+    data = experiment.data
+    meaning = Labels(data.classes, data.stuff, data.skeleton if "keypoint" in experiment.labels else None)
+    return Model(jax.jit(predict), variables, meaning, experiment.canvas)
 
 
 def predict_files(
@@ -220,6 +328,7 @@ def predict_files(
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from error
     bad: list[str] = []
     entries: list[dict[str, Any]] = []
+    panoptic: list[dict[str, Any]] = []
     for path in tqdm(paths, unit="image", disable=not sys.stderr.isatty()):
         try:
             result = model(path)
@@ -229,12 +338,45 @@ def predict_files(
             bad.append(str(error))
             continue
         entries += result.to_coco()
+        panoptic += write_maps(result, out)
         drawn = out / path.name
         if drawn.resolve() == path.resolve():
             raise UserError(f"{drawn} would be overwritten by its own picture: give another --out")
         result.save(drawn if drawn.suffix.lower() in (".jpg", ".jpeg", ".png") else drawn.with_suffix(".png"), score)
     write_atomically(out / "predictions.json", json.dumps(entries) + "\n")
+    if panoptic:
+        names, things = model.meaning.semantic, len(model.meaning.classes)
+        categories = [{"id": k, "name": name, "isthing": int(k <= things)} for k, name in enumerate(names, start=1)]
+        content = {"annotations": panoptic, "categories": categories}
+        write_atomically(out / "panoptic.json", json.dumps(content) + "\n")
     return bad
+
+
+def write_maps(result: Result, out: Path) -> list[dict[str, Any]]:
+    """Writes `semantic/<stem>.png` and `panoptic/<stem>.png`, as far as there are such maps.
+
+    Both are in COCO's panoptic coding, number = R + 256 G + 65536 B. A semantic class's number is its index plus one.
+
+    Returns:
+      The entry for the panoptic map in COCO's panoptic JSON, or none.
+    """
+    stem = Path(result.name).stem
+    for folder, numbers in (
+        ("semantic", None if result.semantic is None else result.semantic.astype(np.int32) + 1),
+        ("panoptic", None if result.panoptic is None else result.panoptic.map),
+    ):
+        if numbers is not None:
+            coded = np.stack([numbers // 65536, numbers // 256 % 256, numbers % 256], axis=-1).astype(np.uint8)
+            (out / folder).mkdir(exist_ok=True)
+            write_atomically(out / folder / f"{stem}.png", cv2.imencode(".png", coded)[1].tobytes())  # OpenCV: B, G, R
+    if result.panoptic is None:
+        return []
+    segments: list[dict[str, Any]] = []
+    for number, label in sorted(result.panoptic.labels.items()):
+        mask = (result.panoptic.map == number).astype(np.uint8)
+        area, box = int(mask.sum()), [int(x) for x in cv2.boundingRect(mask)]
+        segments.append({"id": number, "category_id": label + 1, "area": area, "bbox": box, "iscrowd": 0})
+    return [{"image_id": result.name, "file_name": f"{stem}.png", "segments_info": segments}]
 
 
 def draw_samples(workdir: Path, count: int = 8) -> list[Path]:

@@ -1,8 +1,11 @@
 """What the rooms hand to each other: examples, batches, outputs, detections.
 
 Shape shorthand: B images, N objects an image (padded), M detections an image (padded), H W C image axes,
-K classes, A anchor points, R bins of a box distribution. Levels are named `"p3"`, `"p4"`, …; level `"p3"` has
-stride 2**3.
+K classes, A anchor points, R bins of a box distribution, J points of a pose, C prototypes, S semantic classes. Levels
+are named `"p3"`, `"p4"`, …; level `"p3"` has stride 2**3.
+
+Things are counted and have boxes; stuff is not. The semantic classes of a data set are its `classes`, which are its
+things, followed by its `stuff`.
 
 Boxes are float32 `xyxy` in pixels with continuous corners: a box that covers the whole of a W by H image is
 (0, 0, W, H). Every padded axis has a `valid` mask beside it, and rows outside it are zeros that no consumer may read
@@ -11,7 +14,7 @@ a meaning into.
 
 import dataclasses
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import numpy as np
 from flax import struct
@@ -22,6 +25,41 @@ if TYPE_CHECKING:
     AnyArray = Array
 else:
     AnyArray = Array | np.ndarray
+
+
+# What can be known of an image.
+Label = Literal["box", "mask", "keypoint", "semantic"]
+
+VOID = 255  # in semantic maps: nobody says what is there; never learned, never scored
+
+
+@dataclasses.dataclass(frozen=True)
+class Skeleton:
+    """The points that a pose consists of.
+
+    Attributes:
+      names: of the J points.
+      mirror: index of each point's counterpart in a mirrored image (the left eye's is the right one), or its own.
+      edges: pairs of points that drawings connect.
+      sigmas: how far, as a share of the object's size, annotators differ on each point (COCO's OKS constants); the
+        scale on which a pose's errors are measured.
+      classes: names of the things that have such poses; empty for all.
+    """
+
+    names: tuple[str, ...]
+    mirror: tuple[int, ...]
+    edges: tuple[tuple[int, int], ...]
+    sigmas: tuple[float, ...]
+    classes: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        count = len(self.names)
+        if sorted(self.mirror) != list(range(count)) or any(self.mirror[j] != i for i, j in enumerate(self.mirror)):
+            raise ValueError(f"mirror is {self.mirror}: pair up the {count} points, each with one or with itself")
+        if any(not 0 <= point < count for edge in self.edges for point in edge):
+            raise ValueError(f"edges are {self.edges}, but there are {count} points, from 0")
+        if len(self.sigmas) != count or min(self.sigmas, default=1) <= 0:
+            raise ValueError(f"sigmas are {self.sigmas}: give one above 0 for each of the {count} points")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,6 +74,13 @@ class Example:
       crowd: [n] True where one box stands for a group (COCO `iscrowd`): never a training target, ignored when scored.
       area: [n] the object's own area in square pixels, which COCO evaluation uses to sort by size. The segmentation's
         where there is one, else the box's.
+      masks: of each object its pixels in `image` as COCO's compressed run lengths (`counts`); None where nobody drew
+        any.
+      keypoints: [n, J, 3] x, y in pixels of `image` and COCO's v: 0 not labelled, 1 hidden, 2 visible; None where
+        nobody marked any.
+      semantic: [H, W] the semantic class of each pixel, or VOID; None where nobody drew it.
+      known: [K] the classes whose every object in the image is labelled; None for all. Of the others, an absent label
+        says nothing.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -44,6 +89,10 @@ class Example:
     labels: Int[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     area: Float[np.ndarray, " n"]
+    masks: tuple[bytes, ...] | None = None
+    keypoints: Float[np.ndarray, "n J 3"] | None = None
+    semantic: UInt8[np.ndarray, "H W"] | None = None
+    known: Bool[np.ndarray, " K"] | None = None
 
 
 class Source(Protocol):
@@ -51,7 +100,22 @@ class Source(Protocol):
 
     @property
     def classes(self) -> tuple[str, ...]:
-        """Class names, in label order."""
+        """Names of the things, in label order."""
+        ...
+
+    @property
+    def stuff(self) -> tuple[str, ...]:
+        """Names of the semantic classes beyond the things."""
+        ...
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """What `Example.keypoints` consist of."""
+        ...
+
+    @property
+    def labels(self) -> frozenset[Label]:
+        """What is known of its images, at least of some."""
         ...
 
     def __len__(self) -> int: ...
@@ -68,12 +132,17 @@ class Objects:
       labels: [B, N] class index; 0 where not valid.
       valid: [B, N] False marks padding.
       crowd: [B, N] a group box: not a target, and what it covers is no background either.
+      masked: [B, N] whether the object's mask is known; None in a run without masks.
+      keypoints: [B, N, J, 3] x, y in pixels of the canvas and v, 0 where not labelled or out of view; None in a run
+        without poses.
     """
 
     boxes: Float[AnyArray, "*B N 4"]
     labels: Int[AnyArray, "*B N"]
     valid: Bool[AnyArray, "*B N"]
     crowd: Bool[AnyArray, "*B N"]
+    masked: Bool[AnyArray, "*B N"] | None = None
+    keypoints: Float[AnyArray, "*B N J 3"] | None = None
 
 
 @struct.dataclass
@@ -87,6 +156,10 @@ class Batch:
       index: [B] the example's place in its source; -1 for an image that only fills the batch.
       epoch: [B] which pass over the source this is. (seed, epoch, index) is all that augmentation's randomness sees.
       objects: the truth, in pixels of the canvas.
+      known: [B, K] classes whose every object is among `objects`; None where that holds for all images.
+      instances: [B, h, w] 1 + the row in `objects` of the object that is seen there, 0 for none; None in a run without
+        masks. At the canvas's size from the host, at a fraction of it after augmentation.
+      semantic: [B, h, w] semantic class, or VOID; None in a run without semantic maps. Of the same size.
     """
 
     image: AnyArray
@@ -95,6 +168,9 @@ class Batch:
     index: Int[AnyArray, " B"]
     epoch: Int[AnyArray, " B"]
     objects: Objects
+    known: Bool[AnyArray, "B K"] | None = None
+    instances: Int[AnyArray, "B h w"] | UInt8[AnyArray, "B h w"] | None = None
+    semantic: Int[AnyArray, "B h w"] | UInt8[AnyArray, "B h w"] | None = None
 
 
 @struct.dataclass
@@ -111,6 +187,30 @@ class DenseOutputs:
 
 
 @struct.dataclass
+class MaskOutputs:
+    """A prototype head's answer (YOLACT, arXiv:1904.02689): masks that all objects share, and how each mixes them.
+
+    Attributes:
+      prototypes: [B, h, w, C] on a grid that the canvas is a whole multiple of.
+      coefficients: level -> [B, H, W, C].
+    """
+
+    prototypes: Float[Array, "B h w C"]
+    coefficients: Mapping[str, Float[Array, "B _ _ C"]]
+
+
+@struct.dataclass
+class PoseOutputs:
+    """A dense pose head's answer.
+
+    Attributes:
+      points: level -> [B, H, W, 3 J] encoded x and y, and a logit of being visible, of every point of the pose.
+    """
+
+    points: Mapping[str, Float[Array, "B _ _ P"]]
+
+
+@struct.dataclass
 class Detections:
     """Detections of a batch, best first, padded to M an image.
 
@@ -119,12 +219,59 @@ class Detections:
       scores: [B, M] in [0, 1]; 0 where not valid.
       labels: [B, M] class index.
       valid: [B, M] False marks padding.
+      index: [B, M] the anchor point that each comes from; 0 where not valid.
     """
 
     boxes: Float[AnyArray, "*B M 4"]
     scores: Float[AnyArray, "*B M"]
     labels: Int[AnyArray, "*B M"]
     valid: Bool[AnyArray, "*B M"]
+    index: Int[AnyArray, "*B M"]
+
+
+@struct.dataclass
+class Masks:
+    """The masks of a batch's detections.
+
+    Attributes:
+      logits: [B, M, h, w] on the prototypes' grid, which covers the canvas; above 0 is inside. They reach beyond the
+        detection's box, to which its mask is to be cut once it is enlarged.
+    """
+
+    logits: Float[AnyArray, "B M h w"]
+
+
+@struct.dataclass
+class Poses:
+    """The poses of a batch's detections.
+
+    Attributes:
+      keypoints: [B, M, J, 3] x and y in pixels of the canvas, and the score of being there, in [0, 1].
+    """
+
+    keypoints: Float[AnyArray, "B M J 3"]
+
+
+@struct.dataclass
+class SemanticMap:
+    """What each pixel shows.
+
+    Attributes:
+      labels: [B, H, W] class of each pixel of the canvas.
+    """
+
+    labels: Int[AnyArray, "B H W"]
+
+
+@struct.dataclass
+class PanopticMap:
+    """Which segment each pixel belongs to.
+
+    Attributes:
+      segments: [B, H, W] 0 for none, 1 + m for detection m, 1 + M + s for the stuff of semantic class s.
+    """
+
+    segments: Int[AnyArray, "B H W"]
 
 
 def stride(level: str) -> int:

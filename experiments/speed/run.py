@@ -121,7 +121,9 @@ def main() -> None:
                 "hardware": hardware(),
                 "versions": versions,
                 "environment": " ".join(
-                    f"{k}={v}" for k, v in os.environ.items() if k in ("GLIBC_TUNABLES", "XLA_FLAGS", "JAX_CPU_ENABLE_ASYNC_DISPATCH")
+                    f"{k}={v}"
+                    for k, v in os.environ.items()
+                    if k in ("GLIBC_TUNABLES", "XLA_FLAGS", "JAX_CPU_ENABLE_ASYNC_DISPATCH")
                 ),
             }
         )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from ylosia_jax.data.augment import FILL, Augment, augment, image_keys
-from ylosia_jax.types import Batch, Objects
+from ylosia_jax.types import VOID, Batch, Objects
 
 CANVAS = (96, 128)
 # Pictures that fill the canvas, or leave a margin on the right, below, or on both sides, odd ones too.
@@ -355,3 +355,112 @@ def test_a_blank_that_fills_the_batch_does_no_harm(textured):
 def test_a_scale_that_is_no_range_is_refused(scale):
     with pytest.raises(ValueError, match="0 < low <= high"):
         Augment(scale=scale)
+
+
+# ---- Masks, poses, semantic maps
+
+POINTS = 3
+MIRROR = (1, 0, 2)
+
+
+def labelled(seed):
+    """`drawn` with all labels: the objects' rectangles as masks, their colours as classes, three points in each."""
+    batch = drawn(seed)
+    instances = np.zeros((COUNT, *CANVAS), np.uint8)
+    semantic = np.full((COUNT, *CANVAS), VOID, np.uint8)
+    keypoints = np.zeros((COUNT, ROWS, POINTS, 3), np.float32)
+    for i, (height, width) in enumerate(EXTENTS):
+        semantic[i, :height, :width] = 100
+        for j in range(EACH):
+            x1, y1, x2, y2 = batch.objects.boxes[i, j].astype(int)
+            instances[i, y1:y2, x1:x2] = j + 1
+            semantic[i, y1:y2, x1:x2] = batch.objects.labels[i, j]
+            # Near the top left, near the top right, and on the bottom's middle, which is hidden.
+            keypoints[i, j] = [[x1 + 1, y1 + 1, 2], [x2 - 1, y1 + 1, 2], [(x1 + x2) / 2, y2 - 1, 1]]
+    masked = batch.objects.valid & (np.arange(ROWS) != 2)
+    objects = batch.objects.replace(masked=masked, keypoints=keypoints)
+    known = np.ones((COUNT, 5), bool)
+    known[1, 3] = False
+    return batch.replace(objects=objects, instances=instances, semantic=semantic, known=known)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 2))
+def jitted_labels(config, batch, stride):
+    return augment(config, batch, 5, 0.0, label_stride=stride, mirror=MIRROR)
+
+
+@pytest.mark.parametrize("config", [ALONE, SHARED])
+def test_masks_and_classes_stay_on_their_objects(config):
+    for seed in range(8):
+        batch = jax.device_get(jitted_labels(config, labelled(seed), 1))
+        for image, objects, instances, semantic in zip(
+            batch.image, objects_of(batch), batch.instances, batch.semantic, strict=True
+        ):
+            assert instances.max() <= ROWS
+            shown = np.isclose(image, GREY, atol=1e-3).all(-1)
+            assert (semantic[~shown] != VOID).mean() > 0.95
+            assert not shown.any() or (semantic[shown] == VOID).mean() > 0.95
+            for row in range(ROWS):
+                cells = instances == row + 1
+                if not objects.valid[row]:
+                    assert not cells.any()
+                    continue
+                y, x = np.nonzero(cells)
+                found = [x.min(), y.min(), x.max() + 1, y.max() + 1]
+                np.testing.assert_allclose(found, objects.boxes[row], atol=1)
+                assert (semantic[cells] == objects.labels[row]).all()
+                inner = image[cells] / np.maximum(image[cells].max(-1, keepdims=True), 0.1)
+                assert np.isclose(inner, COLOURS[objects.labels[row]], atol=0.3).all(-1).mean() > 0.7
+                assert objects.masked[row] == (objects.labels[row] % EACH != 2)
+
+
+def objects_of(batch):
+    """The objects of each image."""
+    return [jax.tree.map(lambda x, i=i: x[i], batch.objects) for i in range(COUNT)]
+
+
+def test_coarse_maps_are_samples_of_fine_ones():
+    fine, coarse = (jax.device_get(jitted_labels(SHARED, labelled(3), stride)) for stride in (1, 4))
+    assert coarse.instances.shape == (COUNT, CANVAS[0] // 4, CANVAS[1] // 4)
+    # A coarse cell's centre is a corner of four fine cells.
+    around = np.stack([fine.instances[:, i::4, j::4] for i in (1, 2) for j in (1, 2)])
+    assert (around == coarse.instances).any(0).mean() > 0.99
+    around = np.stack([fine.semantic[:, i::4, j::4] for i in (1, 2) for j in (1, 2)])
+    assert (around == coarse.semantic).any(0).mean() > 0.99
+
+
+@pytest.mark.parametrize(("flip", "flip_vertical"), [(0, 0), (1, 0), (0, 1), (1, 1)])
+def test_points_move_with_their_objects_and_mirrors_exchange_sides(flip, flip_vertical):
+    config = Augment(flip=flip, flip_vertical=flip_vertical, scale=(0.8, 0.8), min_visible=0.0)
+    batch = labelled(1)
+    found = jax.device_get(jitted_labels(config, batch, 4)).objects
+    for i in range(COUNT):
+        for j in range(EACH):
+            before, after = batch.objects.boxes[i, j], found.boxes[i, j]
+            points = batch.objects.keypoints[i, j].copy()
+            size = before[2:] - before[:2]
+            share = (points[:, :2] - before[:2]) / size
+            share = np.where([flip, flip_vertical], 1 - share, share)
+            expected = after[:2] + share * (after[2:] - after[:2])
+            order = list(MIRROR) if flip != flip_vertical else [0, 1, 2]
+            np.testing.assert_allclose(found.keypoints[i, j, :, :2], expected[order], atol=1e-3)
+            np.testing.assert_array_equal(found.keypoints[i, j, :, 2], points[order, 2])
+    assert not found.keypoints[:, EACH:].any()
+
+
+def test_points_out_of_view_are_not_labelled():
+    found = jax.device_get(jitted_labels(Augment(scale=(2.5, 2.5), min_visible=0.0), labelled(2), 4)).objects
+    x, y, v = np.moveaxis(found.keypoints, -1, 0)
+    inside = (x > 0) & (x < CANVAS[1]) & (y > 0) & (y < CANVAS[0])
+    assert (inside == (v > 0)).all()
+    assert 0.1 < (v[:, :EACH] > 0).mean() < 0.9
+    assert not x[v == 0].any()
+    assert not y[v == 0].any()
+
+
+def test_a_mosaic_knows_what_all_of_its_tiles_know():
+    alone = jax.device_get(jitted_labels(ALONE, labelled(0), 4))
+    np.testing.assert_array_equal(alone.known, labelled(0).known)
+    shared = jax.device_get(jitted_labels(Augment(mosaic=1.0), labelled(0), 4))
+    assert not shared.known[:, 3].any()  # every mosaic of four pictures has the second one in it
+    assert shared.known[:, [0, 1, 2, 4]].all()

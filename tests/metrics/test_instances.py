@@ -7,7 +7,7 @@ import pytest
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from ylosia_jax.metrics.boxes import ImageDetections, ImageTruth, box_metrics, coco_results, image_truth
+from ylosia_jax.metrics.instances import ImageDetections, ImageTruth, box_metrics, coco_results, image_truth
 from ylosia_jax.types import Example
 
 NAMES = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100")
@@ -214,7 +214,7 @@ def test_nothing_found_is_zero_and_nothing_to_find_is_null(capfd):
 
 def test_results_list_keeps_order_and_every_digit():
     guesses = found([[1.5, 2, 11.5, 42], [0, 0, 3, 4]], [0.1, 0.9], [1, 0])
-    assert json.loads(json.dumps(coco_results("a b.jpg", guesses, ["cell", "dog"]))) == [
+    assert json.loads(json.dumps(coco_results("a b.jpg", guesses, ["cell", "dog"], (480, 640)))) == [
         {
             "image_id": "a b.jpg",
             "category_id": 2,
@@ -230,7 +230,7 @@ def test_results_list_keeps_order_and_every_digit():
             "score": float(np.float32(0.9)),
         },
     ]
-    assert coco_results("a.jpg", found([], []), []) == []
+    assert coco_results("a.jpg", found([], []), [], (480, 640)) == []
 
 
 def test_truth_holds_no_pixels():

@@ -103,7 +103,7 @@ def select_by_loops(boxes, scores, score_threshold, iou_threshold, pre_nms, max_
     groups = [0 if class_agnostic else label for _, label in pairs]
     keep = greedy(boxes[[point for point, _ in pairs]], [True] * len(pairs), iou_threshold, groups)
     found = [pair for pair, kept in zip(pairs, keep, strict=True) if kept][:max_detections]
-    return [(*boxes[point], scores[point, label], label) for point, label in found]
+    return [(*boxes[point], scores[point, label], label, point) for point, label in found]
 
 
 @pytest.mark.parametrize(
@@ -126,10 +126,10 @@ def test_selection_equals_loops(setting):
     selected = jax.jit(lambda boxes, scores: select_detections(boxes, scores, **setting))(boxes, scores)
     for b, s, *found in zip(boxes, scores, *map(np.asarray, selected), strict=True):
         expected = select_by_loops(b, s, **setting)
-        found_boxes, found_scores, found_labels, valid = found
+        found_boxes, found_scores, found_labels, valid, found_points = found
         assert len(valid) == setting["max_detections"]
         np.testing.assert_array_equal(valid, np.arange(len(valid)) < len(expected))
         assert len(expected) > 0 or (s <= 0.25).all()
-        rows = np.column_stack([found_boxes, found_scores, found_labels])
-        np.testing.assert_array_equal(rows[valid], np.array(expected, np.float32).reshape(-1, 6))
+        rows = np.column_stack([found_boxes, found_scores, found_labels, found_points])
+        np.testing.assert_array_equal(rows[valid], np.array(expected, np.float32).reshape(-1, 7))
         assert not rows[~valid].any()

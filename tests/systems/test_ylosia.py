@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 
+from ylosia_jax.data.skeletons import COCO_PERSON
 from ylosia_jax.systems.ylosia import SCALES, ylosia
 from ylosia_jax.types import DenseOutputs
 
@@ -71,6 +72,48 @@ def test_network_and_task_agree():
     assert deltas["p3"].shape[-1] == 4 * tasks["box"].bins
     # What the network says, the task can decode: 588 candidates, of which at most 300 are returned.
     found = jax.eval_shape(
-        lambda logits, deltas: tasks["box"].decode(DenseOutputs(logits, deltas)).boxes, logits, deltas
+        lambda logits, deltas: tasks["box"].decode({"box": DenseOutputs(logits, deltas)}).boxes, logits, deltas
     )
     assert found.shape == (1, 300, 4)
+
+
+def test_every_task_is_a_head_that_can_be_left_out():
+    """Asked for one by one, then together; a head that is not asked for has no parameters and no outputs."""
+    asked = {
+        "mask": {"masks": True},
+        "keypoint": {"skeleton": COCO_PERSON},
+        "semantic": {"semantic_classes": 13},
+    }
+    alone = sizes(ylosia("n", num_classes=6)[0])
+    added = {}
+    for name, fields in asked.items():
+        network, tasks = ylosia("n", num_classes=6, **fields)
+        assert set(network.heads) == set(tasks) == {"box", name}
+        added[name] = sizes(network) - alone
+        assert added[name] > 0
+    network, tasks = ylosia("n", num_classes=6, masks=True, skeleton=COCO_PERSON, semantic_classes=13)
+    assert list(tasks) == ["box", "mask", "keypoint", "semantic", "panoptic"]
+    assert sizes(network) == alone + sum(added.values())
+
+
+def sizes(network):
+    """How many parameters a network has."""
+    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False))
+    return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+def test_all_heads_answer_in_one_pass():
+    network, tasks = ylosia("n", num_classes=6, masks=True, skeleton=COCO_PERSON, semantic_classes=13)
+
+    def run():
+        variables = network.init(jax.random.key(0), jnp.zeros((2, 64, 96, 3)), train=False)
+        outputs, answers = network.apply(variables, jnp.zeros((2, 64, 96, 3)), train=False), {}
+        for name, task in tasks.items():
+            answers[name] = task.decode(outputs, answers)
+        return answers
+
+    answers = jax.eval_shape(run)
+    assert answers["mask"].logits.shape == (2, 300, 16, 24)
+    assert answers["keypoint"].keypoints.shape == (2, 300, 17, 3)
+    assert answers["semantic"].labels.shape == (2, 64, 96)
+    assert answers["panoptic"].segments.shape == (2, 64, 96)

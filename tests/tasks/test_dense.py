@@ -88,13 +88,24 @@ def random_outputs(seed=0):
     return outputs_of(rng.normal(-1, 2, (IMAGES, len(POINTS), 3)), np.maximum(coded(boxes), -6) + noise)
 
 
+def loss_and_parts(outputs, batch):
+    targets = {"box": TASK.encode({"box": outputs}, batch)}
+    return TASK.loss({"box": outputs}, targets, batch)
+
+
 @jax.jit
 def loss_and_gradient(outputs, objects):
-    return jax.value_and_grad(lambda outputs: TASK.loss(outputs, batch_of(objects)), has_aux=True)(outputs)
+    return jax.value_and_grad(lambda outputs: loss_and_parts(outputs, batch_of(objects)), has_aux=True)(outputs)
 
 
-encode = jax.jit(TASK.encode)
-decode = jax.jit(TASK.decode)
+@jax.jit
+def encode(outputs, objects):
+    return TASK.encode({"box": outputs}, batch_of(objects))
+
+
+@jax.jit
+def decode(outputs):
+    return TASK.decode({"box": outputs})
 
 
 def loss_of(outputs, objects):
@@ -279,7 +290,7 @@ def test_the_loss_is_normalised_over_the_whole_batch():
     assert totals.min() > 1
     each = [loss_of(*jax.tree.map(lambda x, i=i: x[np.full(IMAGES, i)], (outputs, objects)))[0] for i in range(IMAGES)]
     np.testing.assert_allclose(loss, np.average(each, weights=totals), rtol=1e-5)
-    one = jax.jit(lambda outputs, objects: TASK.loss(outputs, batch_of(objects))[0])
+    one = jax.jit(lambda outputs, objects: loss_and_parts(outputs, batch_of(objects))[0])
     np.testing.assert_allclose(one(*jax.tree.map(lambda x: x[:1], (outputs, objects))), each[0], rtol=1e-5)
 
 
@@ -325,3 +336,20 @@ def test_decode_selects_by_class():
     np.testing.assert_allclose(found.scores[0, :3], [1 / (1 + np.exp(-2)), 1 / (1 + np.exp(-1)), 0], atol=1e-6)
     np.testing.assert_allclose(found.boxes[0, :2], [[4, 4, 28, 28]] * 2, atol=1e-4)
     assert not found.boxes[0, 2:].any()
+
+
+def test_classes_that_an_image_does_not_label_cost_nothing():
+    outputs, objects = random_outputs(4), objects_of(TRUTH)
+    known = np.ones((IMAGES, TASK.num_classes), bool)
+    known[0, 1] = False
+
+    def loss(outputs):
+        return loss_and_parts(outputs, batch_of(objects).replace(known=known))[0]
+
+    gradient = jax.jit(jax.grad(loss))(outputs)
+    whole = loss_of(outputs, objects)[2]
+    for level in outputs.logits:
+        np.testing.assert_array_equal(gradient.logits[level][0, ..., 1], 0)
+        np.testing.assert_allclose(gradient.logits[level][..., 0], whole.logits[level][..., 0], atol=1e-6)
+        np.testing.assert_allclose(gradient.logits[level][1:], whole.logits[level][1:], atol=1e-6)
+        assert np.abs(whole.logits[level][0, ..., 1]).max() > 0

@@ -1,21 +1,24 @@
-"""Augmentation on the device, in XLA, for images and boxes together.
+"""Augmentation on the device, in XLA, for images, boxes, masks, poses and semantic maps together.
 
 Every image of a batch draws its randomness from (seed, epoch, index) alone, so the number of hosts and devices, the
 place in the batch and a resumed run change nothing. Scale, translation, flips and mosaic are one pair of interpolation
-matrices an image or tile: no gather.
+matrices an image or tile: no gather. Maps of numbers (instances, classes) move by matrices with a single one in a row.
 
-Shape shorthand: B images, N objects (padded), H W canvas, T tiles.
+Shape shorthand: B images, N objects (padded), H W canvas, h w cells of the label maps, J points of a pose, T tiles.
 """
 
 import dataclasses
+import functools
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Key, PRNGKeyArray
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
-from ylosia_jax.types import Batch, Objects
+from ylosia_jax.types import VOID, Batch, Objects
 
 # The grey that fills what no picture covers, here and in the letterbox.
 FILL = 114
@@ -66,7 +69,15 @@ def image_keys(seed: int, batch: Batch) -> Key[Array, " B"]:
     return fold(batch.epoch, batch.index)
 
 
-def augment(config: Augment, batch: Batch, seed: int, progress: Float[Array, ""] | float) -> Batch:
+def augment(
+    config: Augment,
+    batch: Batch,
+    seed: int,
+    progress: Float[Array, ""] | float,
+    *,
+    label_stride: int = 4,
+    mirror: Sequence[int] = (),
+) -> Batch:
     """Augments a batch.
 
     Objects keep their N rows: with mosaic up to 4 N objects compete for them and the first N that remain visible stay.
@@ -76,20 +87,24 @@ def augment(config: Augment, batch: Batch, seed: int, progress: Float[Array, ""]
       batch: uint8 images on their canvas.
       seed: of the run.
       progress: share of the run that is done, in [0, 1); traced, so that closing the mosaic compiles nothing anew.
+      label_stride: pixels of the canvas a cell of the label maps; it divides both sides.
+      mirror: the skeleton's, since a mirrored left hand is a right one; empty where there are no poses.
 
     Returns:
-      The batch with float32 images in [0, 1] and moved objects; `extent` is the whole canvas.
+      The batch with float32 images in [0, 1] and moved objects; `extent` is the whole canvas. What mosaic tiles know
+      together is what each of them knows.
     """
     height, width = batch.image.shape[1:3]
     canvas = jnp.array([height, width], jnp.float32)
     draws = jax.vmap(lambda key: _draw(config, key, canvas, progress))(image_keys(seed, batch))
 
+    paste = functools.partial(_paste, config, label_stride=label_stride, mirror=jnp.array(mirror, jnp.int32))
     if config.mosaic == 0:
-        image, cover, objects = _alone(config, batch, draws)
+        pasted = _alone(paste, batch, draws)
     else:
         # One compilation serves both; a batch without any mosaic takes the cheap branch at run time.
-        image, cover, objects = jax.lax.cond(
-            draws["mosaic"].any(), lambda: _mosaic(config, batch, draws), lambda: _alone(config, batch, draws)
+        pasted = jax.lax.cond(
+            draws["mosaic"].any(), lambda: _mosaic(paste, batch, draws), lambda: _alone(paste, batch, draws)
         )
 
     def recolour(image: Array, cover: Array, draw: dict[str, Array]) -> Array:
@@ -97,9 +112,14 @@ def augment(config: Augment, batch: Batch, seed: int, progress: Float[Array, ""]
         picture = image_ops.recolour(image, matrix, draw["contrast"])
         return picture * cover + FILL / 255 * (1 - cover)
 
-    image = jax.vmap(recolour)(image, cover, draws)
     return batch.replace(  # type: ignore[attr-defined]
-        image=image, objects=objects, extent=jnp.broadcast_to(canvas, batch.extent.shape)
+        image=jax.vmap(recolour)(pasted.image, pasted.cover, draws),
+        objects=pasted.objects,
+        known=pasted.known,
+        instances=pasted.instances,
+        # Zero is where no picture lies; the classes were counted from one.
+        semantic=None if pasted.semantic is None else (pasted.semantic - 1) % (VOID + 1),
+        extent=jnp.broadcast_to(canvas, batch.extent.shape),
     )
 
 
@@ -113,12 +133,12 @@ def _draw(config: Augment, key: PRNGKeyArray, canvas: Array, progress: Float[Arr
     low, high = jnp.log(jnp.array(config.scale))
     return {
         # One draw for each of the four tiles.
-        "flip": jax.random.bernoulli(next(keys), config.flip, (4,)),
-        "flip_vertical": jax.random.bernoulli(next(keys), config.flip_vertical, (4,)),
+        "flip": jax.random.bernoulli(next(keys), float(config.flip), (4,)),
+        "flip_vertical": jax.random.bernoulli(next(keys), float(config.flip_vertical), (4,)),
         "scale": jnp.exp(jax.random.uniform(next(keys), (), minval=low, maxval=high)),
         "shift": jax.random.uniform(next(keys), (2,), minval=-1, maxval=1) * config.translate * canvas,
         "centre": jax.random.uniform(next(keys), (2,), minval=-0.5, maxval=0.5) * canvas,
-        "mosaic": jax.random.bernoulli(next(keys), config.mosaic) & (progress < 1 - config.close_mosaic),
+        "mosaic": jax.random.bernoulli(next(keys), float(config.mosaic)) & (progress < 1 - config.close_mosaic),
         "hue": jax.random.uniform(next(keys), (), minval=-1, maxval=1) * config.hue * 2 * jnp.pi,
         "saturation": around_one(config.saturation),
         "brightness": around_one(config.brightness),
@@ -139,18 +159,44 @@ def _place(draw: dict[str, Array], extent: Array, canvas: Array, tile: int) -> A
     return jnp.where(draw["mosaic"], shared, alone) if tile == 0 else shared
 
 
-Pasted = tuple[Float[Array, "B H W 3"], Float[Array, "B H W 1"], Objects]
+@struct.dataclass
+class Pasted:
+    """Pictures moved to their places on otherwise empty canvases.
+
+    Attributes:
+      image: zeros where no picture lies.
+      cover: how much of each pixel is picture.
+      instances: as in `Batch`.
+      semantic: 1 + the class, VOID + 1 for void; 0 where no picture lies.
+    """
+
+    image: Float[Array, "B H W 3"]
+    cover: Float[Array, "B H W 1"]
+    objects: Objects
+    known: Bool[Array, "B K"] | None
+    instances: Int[Array, "B h w"] | None
+    semantic: Int[Array, "B h w"] | None
 
 
-def _paste(config: Augment, batch: Batch, draws: dict[str, Array], tile: int, shown: Array) -> Pasted:
+Paste = Callable[[Batch, dict[str, Array], int, Array], Pasted]
+
+
+def _paste(
+    config: Augment,
+    batch: Batch,
+    draws: dict[str, Array],
+    tile: int,
+    shown: Array,
+    *,
+    label_stride: int,
+    mirror: Int[Array, " J"],
+) -> Pasted:
     """Moves every picture to its place as tile number `tile`; those not `shown` leave no trace."""
     height, width = batch.image.shape[1:3]
     canvas = jnp.array([height, width], jnp.float32)
 
-    def one(
-        image: Array, extent: Array, objects: Objects, draw: dict[str, Array], shown: Array
-    ) -> tuple[Array, Array, Objects]:
-        scale = draw["scale"]
+    def one(batch: Batch, draw: dict[str, Array], shown: Array) -> Pasted:
+        extent, objects, scale = batch.extent, batch.objects, draw["scale"]
         start = _place(draw, extent, canvas, tile)
         flips = draw["flip_vertical"][tile], draw["flip"][tile]
         rows, columns = (
@@ -159,45 +205,120 @@ def _paste(config: Augment, batch: Batch, draws: dict[str, Array], tile: int, sh
         )
         rows = rows * shown
         cover = rows.sum(axis=1)[:, None, None] * columns.sum(axis=1)[None, :, None]
+        turned = jnp.stack([flips[1], flips[0]])
+        moved = _move(config, objects, scale, start[::-1], turned, extent[::-1], canvas[::-1], shown, mirror)
 
-        low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
-        mirrored = jnp.stack([flips[1], flips[0]])
-        size = extent[::-1]
-        low, high = jnp.where(mirrored, size - high, low), jnp.where(mirrored, size - low, high)
-        boxes = jnp.concatenate([low, high], axis=-1) * scale + jnp.tile(start[::-1], 2)
-        seen = box_ops.clip(boxes, float(height), float(width))
-        sides = seen[:, 2:] - seen[:, :2]
-        visible = box_ops.area(seen) >= config.min_visible * box_ops.area(boxes)
-        valid = objects.valid & visible & (sides.min(axis=-1) >= config.min_side) & shown
-        moved = Objects(
-            boxes=seen * valid[:, None], labels=objects.labels * valid, valid=valid, crowd=objects.crowd & valid
+        def labels(numbers: Array | None) -> Array | None:
+            if numbers is None:
+                return None
+            up, along = (
+                image_ops.sampling_matrix(
+                    size, size, extent[i], stride=label_stride, scale=scale, offset=start[i], flip=flips[i]
+                )
+                for i, size in enumerate((height, width))
+            )
+            sampled = image_ops.resample(numbers.astype(jnp.float32)[..., None], up * shown, along)[..., 0]
+            return jnp.round(sampled).astype(jnp.int32)
+
+        instances = labels(batch.instances)
+        if instances is not None:
+            # An object that has left, or that is too small to be one, has no mask either.
+            kept = jnp.pad(moved.valid, (1, 0))
+            instances = jnp.where(jnp.take(kept, instances), instances, 0)
+        return Pasted(
+            image=image_ops.resample(image_ops.to_float(batch.image), rows, columns),
+            cover=cover,
+            objects=moved,
+            # What is not shown has nothing unknown.
+            known=None if batch.known is None else batch.known | ~shown,
+            instances=instances,
+            semantic=labels(None if batch.semantic is None else batch.semantic.astype(jnp.int32) + 1),
         )
-        return image_ops.resample(image_ops.to_float(image), rows, columns), cover, moved
 
-    return jax.vmap(one)(batch.image, batch.extent, batch.objects, draws, shown)
+    return jax.vmap(one)(batch, draws, shown)
 
 
-def _alone(config: Augment, batch: Batch, draws: dict[str, Array]) -> Pasted:
+def _move(
+    config: Augment,
+    objects: Objects,
+    scale: Array,
+    start: Float[Array, "2"],
+    turned: Bool[Array, "2"],
+    size: Float[Array, "2"],
+    canvas: Float[Array, "2"],
+    shown: Array,
+    mirror: Int[Array, " J"],
+) -> Objects:
+    """Mirrors, scales and shifts one image's objects, and drops those out of view; all pairs are (x, y)."""
+    low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
+    low, high = jnp.where(turned, size - high, low), jnp.where(turned, size - low, high)
+    boxes = jnp.concatenate([low, high], axis=-1) * scale + jnp.tile(start, 2)
+    seen = box_ops.clip(boxes, canvas[1], canvas[0])
+    sides = seen[:, 2:] - seen[:, :2]
+    visible = box_ops.area(seen) >= config.min_visible * box_ops.area(boxes)
+    valid = objects.valid & visible & (sides.min(axis=-1) >= config.min_side) & shown
+
+    keypoints = objects.keypoints
+    if keypoints is not None:
+        # A mirror exchanges left and right whichever way it stands; two mirrors are a turn, which does not.
+        swapped = jnp.where(turned[0] ^ turned[1], jnp.take(keypoints, mirror, axis=1), keypoints)
+        place = jnp.where(turned, size - swapped[..., :2], swapped[..., :2]) * scale + start
+        inside = ((place >= 0) & (place < canvas)).all(axis=-1) & valid[:, None]
+        v = swapped[..., 2] * inside
+        keypoints = jnp.concatenate([place * (v > 0)[..., None], v[..., None]], axis=-1)
+    return Objects(
+        boxes=seen * valid[:, None],
+        labels=objects.labels * valid,
+        valid=valid,
+        crowd=objects.crowd & valid,
+        masked=None if objects.masked is None else objects.masked & valid,
+        keypoints=keypoints,
+    )
+
+
+def _alone(paste: Paste, batch: Batch, draws: dict[str, Array]) -> Pasted:
     """Every picture has its canvas to itself."""
-    return _paste(config, batch, draws, 0, jnp.ones_like(draws["mosaic"]))
+    return paste(batch, draws, 0, jnp.ones_like(draws["mosaic"]))
 
 
-def _mosaic(config: Augment, batch: Batch, draws: dict[str, Array]) -> Pasted:
+def _mosaic(paste: Paste, batch: Batch, draws: dict[str, Array]) -> Pasted:
     """Four tiles an image where its draw says so: its own picture and the next three of the global batch."""
-    image, cover, own = _alone(config, batch, draws)
-    parts = [own]
+    whole = _alone(paste, batch, draws)
+    parts, rows = [whole.objects], batch.objects.labels.shape[1]
     for tile in (1, 2, 3):
         neighbours = jax.tree.map(lambda x, shift=tile: jnp.roll(x, -shift, axis=0), batch)
-        more, more_cover, objects = _paste(config, neighbours, draws, tile, draws["mosaic"])
-        image, cover = image + more, cover + more_cover
-        parts.append(objects)
+        more = paste(neighbours, draws, tile, draws["mosaic"])
+        parts.append(more.objects)
+        instances, semantic, known = whole.instances, whole.semantic, whole.known
+        if instances is not None and more.instances is not None:
+            instances += jnp.where(more.instances > 0, more.instances + tile * rows, 0)
+        if semantic is not None and more.semantic is not None:
+            semantic += more.semantic
+        if known is not None and more.known is not None:
+            known &= more.known
+        whole = whole.replace(  # type: ignore[attr-defined]
+            image=whole.image + more.image,
+            cover=whole.cover + more.cover,
+            instances=instances,
+            semantic=semantic,
+            known=known,
+        )
     joined = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
-    return image, cover, _compact(joined, batch.objects.labels.shape[1])
+    return _compact(whole, joined, rows)
 
 
-def _compact(objects: Objects, rows: int) -> Objects:
-    """Brings the valid rows to the front, in order, and keeps `rows` of them."""
+def _compact(pasted: Pasted, objects: Objects, rows: int) -> Pasted:
+    """Brings the valid objects to the front, in order, and keeps `rows` of them."""
     order = jnp.argsort(~objects.valid, axis=1, stable=True)[:, :rows]
-    return jax.tree.map(
+    kept = jax.tree.map(
         lambda x: jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1), objects
     )
+    instances = pasted.instances
+    if instances is not None:
+
+        def renumber(instances: Array, order: Array) -> Array:
+            places = jnp.zeros(1 + objects.valid.shape[1], jnp.int32).at[1 + order].set(1 + jnp.arange(rows))
+            return jnp.take(places, instances)
+
+        instances = jax.vmap(renumber)(instances, order)
+    return pasted.replace(objects=kept, instances=instances)  # type: ignore[attr-defined]

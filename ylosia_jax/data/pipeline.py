@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -11,8 +11,9 @@ import grain
 import jax
 import numpy as np
 
+from ylosia_jax import rle
 from ylosia_jax.data.augment import FILL
-from ylosia_jax.types import Batch, Example, Objects, Source
+from ylosia_jax.types import VOID, Batch, Example, Objects, Source
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,6 +53,13 @@ class Letterbox:
         page[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
         return page
 
+    def apply_labels(self, labels: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
+        """Draws a map of numbers [H, W] uint8 on the canvas, each pixel the one nearest to it; the rest is `fill`."""
+        height, width = self.extent
+        page = np.full(canvas, fill, np.uint8)
+        page[:height, :width] = cv2.resize(labels, (width, height), interpolation=cv2.INTER_NEAREST_EXACT)
+        return page
+
     def encode(self, boxes: np.ndarray) -> np.ndarray:
         """Boxes [n, 4] of the picture in pixels of the canvas."""
         return (boxes * self.scale).astype(np.float32)
@@ -67,12 +75,50 @@ def canvas_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def prepare(example: Example, index: int, epoch: int, canvas: tuple[int, int], max_objects: int) -> Batch:
+@dataclasses.dataclass(frozen=True)
+class Needs:
+    """What a run's batches hold beside boxes; what no task asks for is neither made nor carried.
+
+    Attributes:
+      masks: `Batch.instances` and `Objects.masked`.
+      points: J, the points of a pose; 0 for no `Objects.keypoints`.
+      semantic: `Batch.semantic`.
+      classes: K for `Batch.known`; 0 where every image has all of its objects labelled.
+    """
+
+    masks: bool = False
+    points: int = 0
+    semantic: bool = False
+    classes: int = 0
+
+
+MOST_MASKS = 254  # objects that a map of bytes tells apart
+
+
+def instance_map(masks: Sequence[bytes], rows: Sequence[int], size: tuple[int, int]) -> np.ndarray:
+    """[H, W] uint8: 1 + i where the mask number `rows[i]` is the topmost, 0 where there is none.
+
+    Where masks overlap, the smaller lies on top.
+    """
+    decoded = [rle.decode(masks[row], size) for row in rows]
+    page = np.zeros(size, np.uint8)
+    for i in sorted(range(len(rows)), key=lambda i: -int(decoded[i].sum())):
+        page[decoded[i]] = i + 1
+    return page
+
+
+def prepare(
+    example: Example, index: int, epoch: int, canvas: tuple[int, int], max_objects: int, needs: Needs | None = None
+) -> Batch:
     """One example on its canvas, padded: a `Batch` without the batch axis.
 
     An example with more than `max_objects` objects keeps its largest and warns: a network that is shown no truth for
     the rest learns them as background.
+
+    Args:
+      needs: what is prepared beside boxes; what the example does not know is marked as unknown.
     """
+    needs = needs or Needs()
     box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas)
     keep = np.arange(len(example.labels))
     if len(keep) > max_objects:
@@ -88,9 +134,29 @@ def prepare(example: Example, index: int, epoch: int, canvas: tuple[int, int], m
     def array(value: Any, dtype: Any) -> Any:
         return np.array(value, dtype)
 
-    page: Any = box.apply(example.image, canvas)
+    def resize(labels: np.ndarray | None, fill: int) -> Any:
+        return np.full(canvas, fill, np.uint8) if labels is None else box.apply_labels(labels, canvas, fill)
+
+    masked = keypoints = known = instances = semantic = None
+    if needs.masks:
+        masked = pad(np.full(len(example.labels), example.masks is not None))
+        # Crowds go unmasked: nothing is learned from their shape, and they would cover the single objects in them.
+        rows = [int(row) for row in keep if not example.crowd[row]]
+        page = None if example.masks is None else instance_map(example.masks, rows, box.size)
+        places = np.append(0, 1 + np.searchsorted(keep, rows)).astype(np.uint8)
+        instances = resize(None if page is None else places[page], 0)
+    if needs.points:
+        points = np.zeros((len(example.labels), needs.points, 3)) if example.keypoints is None else example.keypoints
+        seen = points[..., 2:] > 0
+        keypoints = pad(np.concatenate([points[..., :2] * box.scale[:2] * seen, points[..., 2:]], -1, dtype=np.float32))
+    if needs.semantic:
+        semantic = resize(example.semantic, VOID)
+    if needs.classes:
+        known = array(np.ones(needs.classes) if example.known is None else example.known, bool)
+
+    image: Any = box.apply(example.image, canvas)
     return Batch(
-        image=page,
+        image=image,
         extent=array(box.extent, np.float32),
         size=array(box.size, np.float32),
         index=array(index, np.int32),
@@ -100,7 +166,12 @@ def prepare(example: Example, index: int, epoch: int, canvas: tuple[int, int], m
             labels=pad(example.labels.astype(np.int32)),
             valid=pad(np.ones(len(example.labels), bool)),
             crowd=pad(example.crowd),
+            masked=masked,
+            keypoints=keypoints,
         ),
+        known=known,
+        instances=instances,
+        semantic=semantic,
     )
 
 
@@ -116,6 +187,7 @@ def train_batches(
     batch_size: int,
     max_objects: int,
     seed: int,
+    needs: Needs | None = None,
     process: int = 0,
     processes: int = 1,
     threads: int = 2,
@@ -130,6 +202,7 @@ def train_batches(
 
     Args:
       batch_size: of the global batch, over all hosts.
+      needs: what batches hold beside boxes.
       threads: that read and decode; batches stay in order.
       prefetch: batches that are kept ready.
     """
@@ -142,7 +215,7 @@ def train_batches(
     def load(batch: int) -> Batch:
         first = batch * batch_size + process * rows
         places = [(int(order[i]), i // count) for i in range(first, first + rows)]
-        return stack([prepare(source[index], index, epoch, canvas, max_objects) for index, epoch in places])
+        return stack([prepare(source[index], index, epoch, canvas, max_objects, needs) for index, epoch in places])
 
     batches = grain.MapDataset.range(2**31).map(load)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))

@@ -14,9 +14,11 @@ from typing import Literal, get_args
 import cv2
 import numpy as np
 
+from ylosia_jax import rle
 from ylosia_jax.data.scenes_figures import FIGURES, Figure
-from ylosia_jax.data.scenes_grounds import PATTERNS, ground, pattern
-from ylosia_jax.types import Example, UserError
+from ylosia_jax.data.scenes_grounds import PATTERNS, STUFF, ground, pattern
+from ylosia_jax.data.skeletons import COCO_PERSON
+from ylosia_jax.types import Example, Label, Skeleton, UserError
 
 CLASSES = tuple(figure.__name__ for figure in FIGURES)
 Split = Literal["train", "validation", "test"]
@@ -89,17 +91,33 @@ def draw(seed: int, split: Split, index: int, image_size: tuple[int, int]) -> Sc
 
 
 def truth(scene: Scene, name: str) -> Example:
-    """What a detector is to find in a scene: of every thing the tight box and the area of what is seen of it."""
+    """All that is to be found in a scene: of every thing what is seen of it, and what each pixel shows."""
     masks = [(scene.instances == number).astype(np.uint8) for number in range(1, 1 + len(scene.things))]
     x, y, w, h = np.array([cv2.boundingRect(mask) for mask in masks], np.float32).T
+    labels = np.array([thing.label for thing in scene.things], np.int32)
+    stuff = scene.stuff + np.uint8(len(CLASSES))
     return Example(
         image=scene.image,
         name=name,
         boxes=np.stack([x, y, x + w, y + h], axis=1),
-        labels=np.array([thing.label for thing in scene.things], np.int32),
+        labels=labels,
         crowd=np.zeros(len(masks), bool),
         area=np.array([np.count_nonzero(mask) for mask in masks], np.float32),
+        masks=tuple(map(rle.encode, masks)),
+        keypoints=np.stack([_keypoints(scene, number) for number in range(1, 1 + len(scene.things))]),
+        semantic=np.where(scene.instances > 0, np.append(0, labels)[scene.instances], stuff).astype(np.uint8),
     )
+
+
+def _keypoints(scene: Scene, number: int) -> np.ndarray:
+    """[17, 3] x, y, v of a thing: visible where its own pixels are, hidden where another thing's are."""
+    joints, (height, width) = scene.things[number - 1].joints, scene.instances.shape
+    if joints is None:
+        return np.zeros((len(COCO_PERSON.names), 3), np.float32)
+    inside = np.all((joints >= 0) & (joints < [width, height]), axis=1)
+    x, y = np.where(inside[:, None], joints, 0).astype(int).T
+    v = np.where(scene.instances[y, x] == number, 2, 1) * inside
+    return np.column_stack([joints * inside[:, None], v]).astype(np.float32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -136,6 +154,21 @@ class Scenes:
     def classes(self) -> tuple[str, ...]:
         """Class names, in label order."""
         return CLASSES
+
+    @property
+    def stuff(self) -> tuple[str, ...]:
+        """Names of the grounds."""
+        return STUFF
+
+    @property
+    def skeleton(self) -> Skeleton:
+        """That of a person, whose joints are COCO's."""
+        return COCO_PERSON
+
+    @property
+    def labels(self) -> frozenset[Label]:
+        """Everything is known."""
+        return frozenset(get_args(Label))
 
     def __len__(self) -> int:
         return self.size

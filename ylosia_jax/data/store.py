@@ -20,7 +20,7 @@ from tqdm import tqdm
 from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode
 from ylosia_jax.data.records import SHOWN, Imported, Record, count, listing, near
 from ylosia_jax.files import read_bytes
-from ylosia_jax.types import Example, UserError
+from ylosia_jax.types import Example, Label, Skeleton, UserError
 
 VERSION = "1.0.0"  # of the stored layout, in TFDS's own place for it
 SHARD_BYTES = 128 << 20
@@ -236,6 +236,9 @@ class Stored:
     category_ids: tuple[int, ...] | None
     records: Sequence[bytes] = dataclasses.field(repr=False)
     parse: Callable[[bytes], Any] = dataclasses.field(repr=False)
+    stuff: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+    labels: frozenset[Label] = frozenset({"box"})
 
     def __len__(self) -> int:
         return len(self.records)

@@ -1,7 +1,8 @@
-"""Box average precision as COCO defines it, and COCO's results list.
+"""Average precision of boxes, masks and poses as COCO defines it, and COCO's results list.
 
 Shape shorthand: n objects of an image, m detections of an image, T IoU thresholds, R recall thresholds, K classes,
-S size ranges (all, small, medium, large), L limits on the detections of an image and class (1, 10, 100).
+S size ranges (all, small, medium, large), L limits on the detections of an image and class (1, 10, 100), J points of a
+pose.
 
 Everything here is host NumPy, unpadded, xyxy in pixels of the original image. The records hold no pixels: an evaluation
 appends one `ImageTruth` and one `ImageDetections` an image and scores the two lists at its end.
@@ -30,6 +31,8 @@ class ImageTruth:
       labels: [n] class index.
       crowd: [n] True where one box stands for a group: detections inside it count neither for nor against.
       area: [n] the object's own area in square pixels, which decides its size range.
+      masks: the objects' pixels as COCO's compressed run lengths; None where they are not known.
+      keypoints: [n, J, 3] x, y, v; None where they are not known.
     """
 
     name: str
@@ -39,6 +42,8 @@ class ImageTruth:
     labels: Int[np.ndarray, " n"]
     crowd: Bool[np.ndarray, " n"]
     area: Float[np.ndarray, " n"]
+    masks: tuple[bytes, ...] | None = None
+    keypoints: Float[np.ndarray, "n J 3"] | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,17 +54,31 @@ class ImageDetections:
       boxes: [m, 4] xyxy.
       scores: [m] in [0, 1].
       labels: [m] class index.
+      masks: as in `ImageTruth`.
+      keypoints: [m, J, 3] x, y, and a score of being there.
     """
 
     boxes: Float[np.ndarray, "m 4"]
     scores: Float[np.ndarray, " m"]
     labels: Int[np.ndarray, " m"]
+    masks: tuple[bytes, ...] | None = None
+    keypoints: Float[np.ndarray, "m J 3"] | None = None
 
 
 def image_truth(example: Example) -> ImageTruth:
     """The example without its pixels."""
     height, width, _ = example.image.shape
-    return ImageTruth(example.name, height, width, example.boxes, example.labels, example.crowd, example.area)
+    return ImageTruth(
+        example.name,
+        height,
+        width,
+        example.boxes,
+        example.labels,
+        example.crowd,
+        example.area,
+        example.masks,
+        example.keypoints,
+    )
 
 
 def box_metrics(
@@ -78,10 +97,7 @@ def box_metrics(
     Raises:
       ValueError: if the two lists differ in length, or as `coco_truth` and `coco_results` do.
     """
-    if len(truths) != len(detections):
-        raise ValueError(f"{len(truths)} truths but {len(detections)} detections: give one record of each an image")
-    for truth, found in zip(truths, detections, strict=True):
-        _check(truth.name, found, found.scores, classes)
+    _check_all(truths, detections, classes)
     # Rows of (image id, x, y, w, h, score, category id); float64 holds every float32 score, so no new ties arise.
     rows = np.column_stack(
         [
@@ -95,23 +111,103 @@ def box_metrics(
     return coco_summary(truth, truth.load_res(rows), "bbox", classes)
 
 
-def coco_results(name: str, detections: ImageDetections, classes: Sequence[str]) -> list[dict[str, Any]]:
+def mask_metrics(
+    truths: Sequence[ImageTruth], detections: Sequence[ImageDetections], classes: Sequence[str]
+) -> dict[str, Any]:
+    """`box_metrics` by the overlap of masks; images whose masks are not known are left out.
+
+    Returns:
+      The `mask` entry of `metrics.json`.
+
+    Raises:
+      ValueError: as `box_metrics`, or if detections have no masks.
+    """
+    _check_all(truths, detections, classes)
+    pairs = [(t, d) for t, d in zip(truths, detections, strict=True) if t.masks is not None]
+    truth = coco_truth([t for t, _ in pairs], classes, masks=True)
+    rows = [
+        {"image_id": i, "category_id": label + 1, "score": score, "segmentation": _rle(t, counts)}
+        for i, (t, d) in enumerate(pairs, start=1)
+        for label, score, counts in zip(d.labels.tolist(), d.scores.tolist(), _known(t, d.masks, "masks"), strict=True)
+    ]
+    return coco_summary(truth, truth.load_res(rows), "segm", classes)
+
+
+def keypoint_metrics(
+    truths: Sequence[ImageTruth],
+    detections: Sequence[ImageDetections],
+    classes: Sequence[str],
+    sigmas: Sequence[float],
+) -> dict[str, Any]:
+    """Average precision and recall by object keypoint similarity, equal to pycocotools'.
+
+    Images whose poses are not known are left out. Of an image and class only the 20 best detections count. There is no
+    size range below the medium one. A class without a single pose in the truth has no score.
+
+    Args:
+      sigmas: the skeleton's.
+
+    Returns:
+      The `keypoint` entry of `metrics.json`: `AP`, `AP50`, `AP75`, `APm`, `APl`, `AR`, `per_class`.
+
+    Raises:
+      ValueError: as `box_metrics`, or if detections have no keypoints.
+    """
+    _check_all(truths, detections, classes)
+    pairs = [(t, d) for t, d in zip(truths, detections, strict=True) if t.keypoints is not None]
+    images = [{"id": i, "file_name": t.name, "height": t.height, "width": t.width} for i, (t, _) in enumerate(pairs, 1)]
+    annotations: list[dict[str, Any]] = []
+    results: list[dict[str, Any]] = []
+    for i, (t, d) in enumerate(pairs, start=1):
+        points = _known(t, t.keypoints, "keypoints").astype(np.float64)
+        for j, box in enumerate(_xywh(t.boxes).tolist()):
+            entry = {"id": len(annotations) + 1, "image_id": i, "category_id": int(t.labels[j]) + 1, "bbox": box}
+            entry |= {"area": float(t.area[j]), "iscrowd": int(t.crowd[j])}
+            entry |= {"keypoints": points[j].ravel().tolist(), "num_keypoints": int((points[j, :, 2] > 0).sum())}
+            annotations.append(entry)
+        found = [row.ravel().tolist() for row in _known(t, d.keypoints, "keypoints").astype(np.float64)]
+        for label, score, row in zip(d.labels.tolist(), d.scores.tolist(), found, strict=True):
+            results.append({"image_id": i, "category_id": label + 1, "score": score, "keypoints": row})
+    categories = [{"id": k, "name": name} for k, name in enumerate(classes, start=1)]
+    truth = hotcoco.COCO({"images": images, "annotations": annotations, "categories": categories})
+    evaluation = hotcoco.COCOeval(truth, truth.load_res(results), "keypoints")
+    evaluation.params.kpt_oks_sigmas = list(sigmas)
+    evaluation.evaluate()
+    evaluation.accumulate()
+    assert evaluation.eval is not None
+    precision, recall = evaluation.eval["precision"], evaluation.eval["recall"]  # [T, R, K, S, 1] and [T, K, S, 1]
+    return {
+        "AP": _mean(precision[..., 0, 0]),
+        "AP50": _mean(precision[0, ..., 0, 0]),
+        "AP75": _mean(precision[5, ..., 0, 0]),
+        "APm": _mean(precision[..., 1, 0]),
+        "APl": _mean(precision[..., 2, 0]),
+        "AR": _mean(recall[..., 0, 0]),
+        "per_class": {name: _mean(precision[:, :, k, 0, 0]) for k, name in enumerate(classes)},
+    }
+
+
+def coco_results(
+    name: str, detections: ImageDetections, classes: Sequence[str], size: tuple[int, int]
+) -> list[dict[str, Any]]:
     """The detections of one image as entries of a COCO results list, in their order.
 
     Args:
       name: the image's file name, which becomes `image_id`.
       detections: in pixels of that image.
       classes: names in label order.
+      size: the image's height and width.
 
     Returns:
       `{"image_id", "category_id", "category_name", "bbox", "score"}` a detection; `bbox` is x, y, width, height, and
-      `category_id` is the label plus one, since COCO numbers its categories from 1.
+      `category_id` is the label plus one, since COCO numbers its categories from 1. With masks also `segmentation`, a
+      compressed RLE, and with a pose `keypoints`, x, y and a score of each point in turn.
 
     Raises:
       ValueError: if a label has no class or a number is not finite.
     """
     _check(name, detections, detections.scores, classes)
-    return [
+    rows = [
         {
             "image_id": name,
             "category_id": label + 1,
@@ -123,10 +219,21 @@ def coco_results(name: str, detections: ImageDetections, classes: Sequence[str])
             _xywh(detections.boxes).tolist(), detections.scores.tolist(), detections.labels.tolist(), strict=True
         )
     ]
+    if detections.masks is not None:
+        for row, counts in zip(rows, detections.masks, strict=True):
+            row["segmentation"] = {"size": list(size), "counts": counts.decode("ascii")}
+    if detections.keypoints is not None:
+        for row, points in zip(rows, detections.keypoints.astype(np.float64), strict=True):
+            if points.any():
+                row["keypoints"] = points.ravel().tolist()
+    return rows
 
 
-def coco_truth(truths: Sequence[ImageTruth], classes: Sequence[str]) -> hotcoco.COCO:
+def coco_truth(truths: Sequence[ImageTruth], classes: Sequence[str], *, masks: bool = False) -> hotcoco.COCO:
     """The truth as hotcoco holds it: the images numbered from 1 in their order, the categories by label plus one.
+
+    Args:
+      masks: hand over the masks, which every record must then have.
 
     Raises:
       ValueError: if an image or class name occurs twice, a label has no class, or a number is not finite.
@@ -145,6 +252,7 @@ def coco_truth(truths: Sequence[ImageTruth], classes: Sequence[str]) -> hotcoco.
         boxes=_xywh(_concatenate([truth.boxes for truth in truths], (0, 4))),
         area=_concatenate([truth.area for truth in truths], (0,)),
         iscrowd=_concatenate([truth.crowd for truth in truths], (0,)).astype(bool),
+        segmentation=[_rle(t, counts) for t in truths for counts in _known(t, t.masks, "masks")] if masks else None,
     )
 
 
@@ -182,6 +290,23 @@ def _mean(values: np.ndarray) -> float | None:
     """Mean of what is defined: -1 marks a class without truth."""
     defined = values[values > -1]
     return float(defined.mean()) if defined.size else None
+
+
+def _rle(truth: ImageTruth, counts: bytes) -> dict[str, Any]:
+    return {"size": [truth.height, truth.width], "counts": counts}
+
+
+def _known(truth: ImageTruth, values: Any, what: str) -> Any:
+    if values is None:
+        raise ValueError(f"image {truth.name!r} is to be scored by {what}, but has none")
+    return values
+
+
+def _check_all(truths: Sequence[ImageTruth], detections: Sequence[ImageDetections], classes: Sequence[str]) -> None:
+    if len(truths) != len(detections):
+        raise ValueError(f"{len(truths)} truths but {len(detections)} detections: give one record of each an image")
+    for truth, found in zip(truths, detections, strict=True):
+        _check(truth.name, found, found.scores, classes)
 
 
 def _check(name: str, record: ImageTruth | ImageDetections, numbers: np.ndarray, classes: Sequence[str]) -> None:

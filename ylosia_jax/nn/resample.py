@@ -9,3 +9,13 @@ def upsample(x: Float[Array, "B H W C"], factor: int = 2) -> Float[Array, "B H*{
     batch, height, width, channels = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None, :], (batch, height, factor, width, factor, channels))
     return x.reshape(batch, height * factor, width * factor, channels)
+
+
+def depth_to_space(x: Float[Array, "B H W {factor}*{factor}*C"], factor: int = 2) -> Array:
+    """Sub-pixel rearrangement (arXiv:1609.05158): [B, H, W, f * f * C] to [B, H * f, W * f, C].
+
+    The channels of an input cell are those of its f x f output cells, row by row.
+    """
+    batch, height, width, channels = x.shape
+    x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
+    return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * factor, width * factor, -1)

@@ -20,11 +20,13 @@ class AlignedAssignment:
       index: [B, A] the object of each positive point; 0 elsewhere.
       positive: [B, A] whether the point answers for an object.
       score: [B, A] target of the object's class score, in [0, 1]; 0 where not positive.
+      share: [B, A] alignment as a share of that of the object's best point, in [0, 1]; 0 where not positive.
     """
 
     index: Int[Array, "B A"]
     positive: Bool[Array, "B A"]
     score: Float[Array, "B A"]
+    share: Float[Array, "B A"]
 
 
 def top_k_mask(values: Float[Array, "*B A"], k: int) -> Bool[Array, "*B A"]:
@@ -85,4 +87,6 @@ def assign_aligned(
     # Rounding may lift a perfect overlap a little above 1, where an entropy is not defined.
     target = jnp.minimum((share * best_overlap).max(axis=1), 1)
     positive = owned.any(axis=1)
-    return AlignedAssignment(index=jnp.where(positive, owner, 0), positive=positive, score=target)
+    return AlignedAssignment(
+        index=jnp.where(positive, owner, 0), positive=positive, score=target, share=share.max(axis=1)
+    )

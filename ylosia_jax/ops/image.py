@@ -43,6 +43,33 @@ def interpolation_matrix(
     return weights * inside[:, None]
 
 
+def sampling_matrix(
+    out_size: int,
+    in_size: int,
+    extent: Float[Array, ""] | float,
+    *,
+    stride: int = 1,
+    scale: Float[Array, ""] | float = 1.0,
+    offset: Float[Array, ""] | float = 0.0,
+    flip: Bool[Array, ""] | bool = False,
+) -> Float[Array, "cells in_size"]:
+    """`interpolation_matrix` for numbers that cannot be averaged, such as classes: each cell takes one input pixel.
+
+    Rows are one-hot, or zero where the cell's centre lies outside the picture. Whole numbers up to 256 pass unchanged
+    through a product with it, also where the accelerator multiplies in bfloat16.
+
+    Args:
+      out_size: of the axis in pixels; `out_size // stride` cells are returned.
+      stride: output pixels a cell.
+    """
+    centres = ((jnp.arange(out_size // stride) + 0.5) * stride - offset) / scale
+    inside = (centres > 0) & (centres < extent)
+    source = jnp.floor(jnp.where(flip, extent - centres, centres))
+    # In the picture's last cell rounding may reach its end.
+    source = jnp.clip(source, 0, extent - 1)
+    return ((jnp.arange(in_size) == source[:, None]) & inside[:, None]).astype(jnp.float32)
+
+
 def resample(
     image: Float[Array, "*B H W C"], rows: Float[Array, "*B h H"], columns: Float[Array, "*B w W"]
 ) -> Float[Array, "*B h w C"]:

@@ -75,7 +75,7 @@ def select_detections(
     pre_nms: int,
     max_detections: int,
     class_agnostic: bool = False,
-) -> tuple[Float[Array, "B M 4"], Float[Array, "B M"], Int[Array, "B M"], Bool[Array, "B M"]]:
+) -> tuple[Float[Array, "B M 4"], Float[Array, "B M"], Int[Array, "B M"], Bool[Array, "B M"], Int[Array, "B M"]]:
     """The best (box, class) pairs of each image after class-wise suppression.
 
     Every pair of a point and a class is a candidate (COCO's AP gains from second-best classes); the `pre_nms` best of
@@ -86,21 +86,23 @@ def select_detections(
       class_agnostic: suppress across classes.
 
     Returns:
-      Boxes, scores, labels and valid, best first; rows past the last detection are zeros and not valid.
+      Boxes, scores, labels, valid, and the point that each comes from, best first; rows past the last detection are
+      zeros and not valid.
     """
     classes = scores.shape[-1]
 
-    def one(boxes: Array, scores: Array) -> tuple[Array, Array, Array, Array]:
+    def one(boxes: Array, scores: Array) -> list[Array]:
         flat = scores.reshape(-1)
         top, index = jax.lax.top_k(flat, min(pre_nms, flat.shape[0]))
-        labels = index % classes
-        candidates = boxes[index // classes]
+        labels, points = index % classes, index // classes
+        candidates = boxes[points]
         groups = None if class_agnostic else labels
         keep = nms(candidates, top > score_threshold, iou_threshold=iou_threshold, groups=groups)
         kept, order = jax.lax.top_k(jnp.where(keep, top, -1.0), min(max_detections, top.shape[0]))
         valid = kept > score_threshold
-        found = candidates[order] * valid[:, None], kept * valid, labels[order] * valid, valid
+        found = candidates[order] * valid[:, None], kept * valid, labels[order] * valid, valid, points[order] * valid
         spare = max_detections - valid.shape[0]
-        return tuple(jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1)) for x in found)  # type: ignore[return-value]
+        return [jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1)) for x in found]
 
-    return jax.vmap(one)(boxes, scores)
+    found, kept, labels, valid, points = jax.vmap(one)(boxes, scores)
+    return found, kept, labels, valid, points

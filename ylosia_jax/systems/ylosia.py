@@ -1,12 +1,22 @@
 """Ylosia: one network, one pass, every answer about the objects in an image."""
 
-from typing import Literal
+from typing import Any, Literal
+
+from flax import linen as nn
 
 from ylosia_jax.models.backbones.csp import CSP
 from ylosia_jax.models.heads.decoupled import DecoupledHead
+from ylosia_jax.models.heads.pose import PoseHead
+from ylosia_jax.models.heads.prototypes import PrototypeHead
+from ylosia_jax.models.heads.semantic import SemanticHead
 from ylosia_jax.models.necks.pan import PAN
 from ylosia_jax.models.network import Network
 from ylosia_jax.tasks.dense import DenseBoxes
+from ylosia_jax.tasks.masks import PrototypeMasks
+from ylosia_jax.tasks.panoptic import Panoptic
+from ylosia_jax.tasks.poses import DensePoses
+from ylosia_jax.tasks.semantic import Semantic
+from ylosia_jax.types import Skeleton
 
 Scale = Literal["n", "s", "m", "l", "x"]
 
@@ -20,18 +30,42 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
 }
 
 
-def ylosia(scale: Scale, num_classes: int) -> tuple[Network, dict[str, DenseBoxes]]:
-    """Network and tasks of Ylosia's detector at one of its published scales.
+def ylosia(
+    scale: Scale,
+    num_classes: int,
+    *,
+    masks: bool = False,
+    skeleton: Skeleton | None = None,
+    semantic_classes: int = 0,
+) -> tuple[Network, dict[str, Any]]:
+    """Network and tasks of Ylosia at one of its published scales: boxes, and whatever else is asked for.
 
     The widths and depths are those of the YOLOv8 family, so that sizes and published results compare; parameters at
-    80 classes: n 3,157,184, s 11,166,544, m 25,902,624, l 43,691,504, x 68,229,632.
+    80 classes, boxes alone: n 3,157,184, s 11,166,544, m 25,902,624, l 43,691,504, x 68,229,632.
+
+    Args:
+      num_classes: of the things.
+      masks: find an instance mask with every box.
+      skeleton: find a pose of these points with every box.
+      semantic_classes: things and stuff, for a semantic map; with masks too, there is a panoptic map as well.
     """
     depth, width, widest = SCALES[scale]
     widths = [round(min(channels, widest) * width) for channels in (64, 128, 256, 512, 1024)]
     depths = [max(round(blocks * depth), 1) for blocks in (3, 6, 6, 3)]
+    heads: dict[str, nn.Module] = {"box": DecoupledHead(num_classes=num_classes)}
+    tasks: dict[str, Any] = {"box": DenseBoxes(num_classes=num_classes)}
+    if masks:
+        heads["mask"], tasks["mask"] = PrototypeHead(), PrototypeMasks()
+    if skeleton is not None:
+        heads["keypoint"] = PoseHead(points=len(skeleton.names))
+        tasks["keypoint"] = DensePoses(sigmas=skeleton.sigmas)
+    if semantic_classes:
+        heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic()
+        if masks:
+            tasks["panoptic"] = Panoptic(things=num_classes, classes=semantic_classes)
     network = Network(
         backbone=CSP(widths=tuple(widths), depths=tuple(depths)),  # type: ignore[arg-type]
         neck=PAN(widths=tuple(widths[2:]), depth=depths[0]),  # type: ignore[arg-type]
-        heads={"box": DecoupledHead(num_classes=num_classes)},
+        heads=heads,
     )
-    return network, {"box": DenseBoxes(num_classes=num_classes)}
+    return network, tasks

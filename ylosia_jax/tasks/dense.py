@@ -4,6 +4,7 @@ Shape shorthand: B images, N objects (padded), A anchor points over all levels, 
 """
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -13,7 +14,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from ylosia_jax.ops import assign, losses, nms, points
 from ylosia_jax.ops import boxes as box_ops
-from ylosia_jax.types import Batch, DenseOutputs, Detections, Objects
+from ylosia_jax.types import Batch, DenseOutputs, Detections, Label, Objects
 
 
 @struct.dataclass
@@ -23,12 +24,16 @@ class DenseTargets:
     Attributes:
       boxes: [B, A, 4] the object's box; zeros where there is none.
       labels: [B, A] its class.
+      index: [B, A] its row among the image's objects; 0 where there is none.
+      share: [B, A] how well the point fits it, as a share of its best point's fit; 0 where there is none.
       score: [B, A] soft target of that class's score; the weight of the box losses too.
       ignore: [B, A] points inside a crowd box that answer for no object: asked nothing.
     """
 
     boxes: Float[Array, "B A 4"]
     labels: Int[Array, "B A"]
+    index: Int[Array, "B A"]
+    share: Float[Array, "B A"]
     score: Float[Array, "B A"]
     ignore: Bool[Array, "B A"]
 
@@ -50,6 +55,7 @@ class DenseBoxes:
       iou_threshold: of the class-wise suppression.
       pre_nms: candidates that enter the suppression.
       max_detections: M, detections an image.
+      head: whose outputs these are.
     """
 
     num_classes: int
@@ -64,17 +70,22 @@ class DenseBoxes:
     iou_threshold: float = 0.7
     pre_nms: int = 1024
     max_detections: int = 300
+    head: str = "box"
+
+    @property
+    def needs(self) -> frozenset[Label]:
+        """The labels without which this cannot be learned."""
+        return frozenset({"box"})
 
     def encode(
-        self, outputs: DenseOutputs, objects: Objects, boxes: Float[Array, "B A 4"] | None = None
+        self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any] | None = None
     ) -> DenseTargets:
-        """Targets of every point, from the truth and from how well the network does now.
+        """Targets of every point, from the truth and from how well the network does now."""
+        return jax.lax.stop_gradient(self._assign(outputs[self.head], batch.objects))
 
-        Args:
-          boxes: the decoded boxes of `outputs`, if they are there already.
-        """
+    def _assign(self, outputs: DenseOutputs, objects: Objects) -> DenseTargets:
         place, _ = _points(outputs)
-        boxes = self._decode_boxes(outputs) if boxes is None else boxes
+        boxes = self._decode_boxes(outputs)
         assigned = assign.assign_aligned(
             jax.nn.sigmoid(points.flatten_levels(outputs.logits)),
             boxes,
@@ -92,28 +103,38 @@ class DenseBoxes:
         return DenseTargets(
             boxes=picked * assigned.positive[..., None],
             labels=jnp.take_along_axis(objects.labels, assigned.index, axis=1),
+            index=assigned.index,
+            share=assigned.share,
             score=assigned.score,
             ignore=crowded.any(axis=1) & ~assigned.positive,
         )
 
-    def loss(self, outputs: DenseOutputs, batch: Batch) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+    def loss(
+        self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Sum of the weighted losses, each divided by the sum of target scores over the global batch.
 
         Soft targets have an entropy that no prediction can get below. It is taken off, which changes no gradient, so
-        that perfect outputs have loss 0.
+        that perfect outputs have loss 0. Where the image's labels do not cover a class, its scores cost nothing.
 
         Returns:
           The loss, and its parts by name after their gains.
         """
+        return self._loss(outputs[self.head], targets[self.head], batch)
+
+    def _loss(
+        self, outputs: DenseOutputs, targets: DenseTargets, batch: Batch
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         place, strides = _points(outputs)
         logits = points.flatten_levels(outputs.logits)
         deltas = points.flatten_levels(outputs.deltas)
         boxes = self._decode_boxes(outputs)
-        targets = jax.lax.stop_gradient(self.encode(outputs, batch.objects, boxes))
 
         wanted = jax.nn.one_hot(targets.labels, self.num_classes) * targets.score[..., None]
         class_loss = losses.binary_cross_entropy_loss(logits, wanted) - losses.binary_entropy(wanted)
         class_loss = class_loss * ~targets.ignore[..., None]
+        if batch.known is not None:
+            class_loss = class_loss * batch.known[:, None]
         # Overlaps are scale-free, and in strides the coordinates stay small.
         box_loss = 1 - box_ops.iou(boxes / strides[:, None], targets.boxes / strides[:, None], kind="ciou")
         distances = points.encode_distances(targets.boxes, place, strides)
@@ -128,17 +149,18 @@ class DenseBoxes:
         }
         return sum(parts.values(), start=jnp.zeros(())), parts
 
-    def decode(self, outputs: DenseOutputs) -> Detections:
+    def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> Detections:
         """The detections of each image, best first, after class-wise suppression."""
-        boxes, scores, labels, valid = nms.select_detections(
-            self._decode_boxes(outputs),
-            jax.nn.sigmoid(points.flatten_levels(outputs.logits)),
+        dense: DenseOutputs = outputs[self.head]
+        boxes, scores, labels, valid, index = nms.select_detections(
+            self._decode_boxes(dense),
+            jax.nn.sigmoid(points.flatten_levels(dense.logits)),
             score_threshold=self.score_threshold,
             iou_threshold=self.iou_threshold,
             pre_nms=self.pre_nms,
             max_detections=self.max_detections,
         )
-        return Detections(boxes=boxes, scores=scores, labels=labels, valid=valid)
+        return Detections(boxes=boxes, scores=scores, labels=labels, valid=valid, index=index)
 
     def _decode_boxes(self, outputs: DenseOutputs) -> Float[Array, "B A 4"]:
         place, strides = _points(outputs)

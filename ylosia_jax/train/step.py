@@ -18,10 +18,16 @@ Step = Callable[["State", Batch], tuple["State", Metrics]]
 
 
 class Trainable(Protocol):
-    """What the step asks of a task."""
+    """What the step asks of a task. All of them see all outputs; each sees the targets of those before it."""
 
-    def loss(self, outputs: Any, batch: Batch, /) -> tuple[Float[Array, ""], Metrics]:
-        """The loss of the head's outputs over the global batch, and its parts by name."""
+    def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any], /) -> Any:
+        """What the outputs are asked for; no gradient flows through it."""
+        ...
+
+    def loss(
+        self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch, /
+    ) -> tuple[Float[Array, ""], Metrics]:
+        """The loss over the global batch, and its parts by name."""
         ...
 
 
@@ -71,7 +77,7 @@ def make_train_step(
     statistics included.
 
     Args:
-      tasks: head's name -> task.
+      tasks: by name, each after those whose targets it builds on.
       steps: of the whole run.
       transform: the augmentation, `(batch, progress) -> batch` with float images.
       precision: of the network's arithmetic. Parameters, statistics, boxes and losses stay float32.
@@ -86,8 +92,11 @@ def make_train_step(
         outputs = cast_floats(outputs, jnp.dtype("float32"))
         metrics: Metrics = {}
         total = jnp.zeros(())
+        targets: dict[str, Any] = {}
         for name, task in tasks.items():
-            loss, parts = task.loss(outputs[name], batch)
+            targets[name] = jax.lax.stop_gradient(task.encode(outputs, batch, targets))
+        for name, task in tasks.items():
+            loss, parts = task.loss(outputs, targets, batch)
             metrics |= {f"loss/{name}": loss} | {f"loss/{name}/{part}": value for part, value in parts.items()}
             total += loss
         return total, (updated, {"loss": total, **metrics})

@@ -3,7 +3,7 @@ import itertools
 import numpy as np
 import pytest
 
-from ylosia_jax.visualize import (
+from ylosia_jax.visualize.boxes import (
     Plate,
     _rim,
     _seen,

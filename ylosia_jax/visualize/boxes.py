@@ -6,7 +6,7 @@ drawing function `enlarge`s its image, draws on that canvas in multiples of its 
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import cv2
@@ -95,6 +95,8 @@ def draw_boxes(
     scores: np.ndarray | None,
     labels: np.ndarray,
     names: Sequence[str],
+    *,
+    before: Callable[[np.ndarray, np.ndarray], None] | None = None,
 ) -> np.ndarray:
     """Boxes with their class and score; the better the score, the nearer to the viewer.
 
@@ -105,6 +107,7 @@ def draw_boxes(
       scores: [n], or None for the truth, which is drawn with thin broken lines in the order given.
       labels: [n] index into `names`.
       names: of all classes.
+      before: draws what lies below the frames: called with the canvas and the order in which the boxes follow.
 
     Returns:
       A new image, `enlarge`d.
@@ -125,7 +128,10 @@ def draw_boxes(
     colours = palette(len(names))
 
     plates: list[Plate] = []
-    for i in np.argsort(ranks, kind="stable"):
+    order = np.argsort(ranks, kind="stable")
+    if before is not None:
+        before(canvas, order)
+    for i in order:
         if shown[i]:
             label = int(labels[i])
             text = names[label] if scores is None else f"{names[label]} {ranks[i]:.2f}"

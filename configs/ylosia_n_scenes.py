@@ -1,0 +1,42 @@
+"""Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
+
+Not trained yet: its losses are still being balanced.
+
+ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
+"""
+
+from ylosia_jax.data.augment import Augment
+from ylosia_jax.data.scenes import CLASSES, Scenes
+from ylosia_jax.data.scenes_grounds import STUFF
+from ylosia_jax.data.skeletons import COCO_PERSON
+from ylosia_jax.experiment import Data, Experiment
+from ylosia_jax.systems.ylosia import ylosia
+from ylosia_jax.train.loop import Train
+from ylosia_jax.train.optim import Optim
+
+
+def get_config() -> Experiment:
+    network, tasks = ylosia(
+        "n",
+        num_classes=len(CLASSES),
+        masks=True,
+        skeleton=COCO_PERSON,
+        semantic_classes=len(CLASSES) + len(STUFF),
+    )
+    return Experiment(
+        network=network,
+        tasks=tasks,
+        data=Data(
+            train=Scenes(split="train", size=1024),
+            valid=Scenes(split="validation", size=128),
+            classes=CLASSES,
+            stuff=STUFF,
+            skeleton=COCO_PERSON,
+            image_size=160,
+            batch_size=16,
+            max_objects=32,
+        ),
+        augment=Augment(flip=0.5),
+        optim=Optim(lr=2e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
+        train=Train(epochs=4, evaluate_every=4),
+    )

@@ -1,0 +1,45 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from ylosia_jax.ops import masks
+
+
+def test_assemble_mixes_prototypes():
+    rng = np.random.default_rng(0)
+    coefficients = rng.normal(size=(2, 3, 4)).astype(np.float32)
+    prototypes = rng.normal(size=(2, 5, 6, 4)).astype(np.float32)
+    expected = [
+        [sum(c * p[..., k] for k, c in enumerate(row)) for row in rows]
+        for rows, p in zip(coefficients, prototypes, strict=True)
+    ]
+    np.testing.assert_allclose(masks.assemble(coefficients, prototypes), expected, atol=1e-5)
+
+
+def test_inside_boxes_by_hand():
+    # Centres at halves: a box from 0.5 to 2.5 holds the cells 0, 1 and not 2.
+    found = masks.inside_boxes(jnp.array([[0.5, 1.0, 2.5, 2.0], [0, 0, 4, 3], [2, 2, 2, 2], [-5, -5, 0.6, 0.6]]), 3, 4)
+    np.testing.assert_array_equal(found[0], [[0, 0, 0, 0], [1, 1, 0, 0], [0, 0, 0, 0]])
+    assert found[1].all()
+    assert not found[2].any()
+    np.testing.assert_array_equal(np.argwhere(found[3]), [[0, 0]])
+
+
+def test_instance_masks_take_rows_out_of_the_map():
+    page = np.array([[[0, 1, 1], [3, 3, 0]]], np.int32)
+    found = masks.instance_masks(page, np.array([[0, 2, 1]], np.int32))
+    np.testing.assert_array_equal(found[0, 0], [[0, 1, 1], [0, 0, 0]])
+    np.testing.assert_array_equal(found[0, 1], [[0, 0, 0], [1, 1, 0]])
+    assert not found[0, 2].any()
+
+
+@pytest.mark.parametrize("shape", [(12, 20), (3, 5), (7, 11)])
+def test_resize_equals_jax_image(shape):
+    x = np.random.default_rng(1).normal(size=(2, 3, 5)).astype(np.float32)
+    expected = jax.image.resize(x, (2, *shape), "bilinear", antialias=False)
+    np.testing.assert_allclose(masks.resize(x, *shape), expected, atol=1e-5)
+
+
+def test_resize_by_hand():
+    np.testing.assert_allclose(masks.resize(jnp.array([[0.0, 4.0]]), 1, 4), [[0, 1, 3, 4]])

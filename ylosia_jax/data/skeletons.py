@@ -1,0 +1,51 @@
+"""Skeletons of well-known pose data sets."""
+
+from ylosia_jax.types import Skeleton
+
+# COCO keypoints (cocodataset.org): names and edges of the format, sigmas of its evaluation.
+COCO_PERSON = Skeleton(
+    names=(
+        "nose",
+        "left_eye",
+        "right_eye",
+        "left_ear",
+        "right_ear",
+        "left_shoulder",
+        "right_shoulder",
+        "left_elbow",
+        "right_elbow",
+        "left_wrist",
+        "right_wrist",
+        "left_hip",
+        "right_hip",
+        "left_knee",
+        "right_knee",
+        "left_ankle",
+        "right_ankle",
+    ),
+    mirror=(0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15),
+    edges=(
+        *((15, 13), (13, 11), (16, 14), (14, 12), (11, 12), (5, 11), (6, 12), (5, 6), (5, 7), (6, 8)),
+        *((7, 9), (8, 10), (1, 2), (0, 1), (0, 2), (1, 3), (2, 4), (3, 5), (4, 6)),
+    ),
+    sigmas=(
+        *(0.026, 0.025, 0.025, 0.035, 0.035, 0.079, 0.079, 0.072, 0.072, 0.062, 0.062, 0.107, 0.107),
+        *(0.087, 0.087, 0.089, 0.089),
+    ),
+    classes=("person",),
+)
+
+
+def mirror_of(names: tuple[str, ...]) -> tuple[int, ...]:
+    """Each point's counterpart by its name: `left…` and `right…` (or `l_`, `r_`) of the same rest; else itself."""
+    lower = [name.lower() for name in names]
+
+    def other(name: str) -> str:
+        for one, two in (("left", "right"), ("right", "left"), ("l_", "r_"), ("r_", "l_")):
+            if name.startswith(one):
+                return two + name[len(one) :]
+            if name.endswith("_" + one.strip("_")):
+                return name[: -len(one.strip("_"))] + two.strip("_")
+        return name
+
+    return tuple(lower.index(other(name)) if other(name) in lower else i for i, name in enumerate(lower))

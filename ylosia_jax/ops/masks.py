@@ -1,0 +1,53 @@
+"""Instance masks as mixtures of prototypes (YOLACT, arXiv:1904.02689, section 3.1), and where boxes lie on grids.
+
+Shape shorthand: B images, M masks an image, h w cells of the prototypes' grid, C prototypes. A cell at row i covers
+[i, i + 1) of the grid; its centre is at i + 0.5. Padding rows are ordinary rows: the caller masks what it makes of
+them.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+
+def assemble(coefficients: Float[Array, "B M C"], prototypes: Float[Array, "B h w C"]) -> Float[Array, "B M h w"]:
+    """Mask logits: each object's mixture of the image's prototypes."""
+    return jnp.einsum("bmc,bhwc->bmhw", coefficients, prototypes)
+
+
+def inside_boxes(boxes: Float[Array, "*M 4"], height: int, width: int) -> Float[Array, "*M h w"]:
+    """1 for the cells of a grid whose centres lie in a box, 0 elsewhere.
+
+    Args:
+      boxes: xyxy in cells.
+    """
+    x0, y0, x1, y1 = jnp.split(boxes, 4, axis=-1)
+    y, x = jnp.arange(height) + 0.5, jnp.arange(width) + 0.5
+    rows, columns = (y >= y0) & (y < y1), (x >= x0) & (x < x1)
+    return (rows[..., :, None] & columns[..., None, :]).astype(boxes.dtype)
+
+
+def instance_masks(instances: Int[Array, "B h w"], rows: Int[Array, "B M"]) -> Float[Array, "B M h w"]:
+    """The masks of some objects out of a map of all.
+
+    Args:
+      instances: 1 + the row of the object that each cell shows, 0 for none.
+      rows: of the objects wanted.
+    """
+    return (instances[:, None] == rows[:, :, None, None] + 1).astype(jnp.float32)
+
+
+def resize(logits: Float[Array, "*B h w"], height: int, width: int) -> Float[Array, "*B H W"]:
+    """Bilinear enlargement of maps whose grids cover the same area; edges are repeated.
+
+    Made of two matrix products, which every accelerator is fast at.
+    """
+    rows, columns = (_bilinear(old, new) for old, new in zip(logits.shape[-2:], (height, width), strict=True))
+    # At highest precision: a logit that is rounded to bfloat16 moves a mask's edge.
+    precision = jax.lax.Precision.HIGHEST
+    return jnp.einsum("Hh,...hw,Ww->...HW", rows, logits, columns, precision=precision)
+
+
+def _bilinear(old: int, new: int) -> Float[Array, "new old"]:
+    centres = jnp.clip((jnp.arange(new) + 0.5) * old / new, 0.5, old - 0.5)
+    return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - (jnp.arange(old) + 0.5)))

@@ -1,0 +1,57 @@
+"""Panoptic maps from instances and a semantic map (Kirillov et al., arXiv:1801.00868, section 6), with static shapes.
+
+Shape shorthand: M instances of an image (padded), h w cells of their masks' grid, H W pixels of the result, S classes.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int
+
+from ylosia_jax.ops import masks
+
+
+def merge(
+    logits: Float[Array, "M h w"],
+    boxes: Float[Array, "M 4"],
+    chosen: Bool[Array, " M"],
+    semantic: Int[Array, "H W"],
+    *,
+    things: int,
+    classes: int,
+    min_visible: float,
+    min_stuff_area: float,
+) -> Int[Array, "H W"]:
+    """Lays instances over each other from the best to the worst, and stuff into what remains.
+
+    Args:
+      logits: mask logits, best instance first; enlarged to pixels and cut at 0.
+      boxes: xyxy in pixels; an instance has no pixel outside of its own.
+      chosen: which instances take part; the others, padding among them, leave no trace.
+      semantic: the class of each pixel.
+      things: the number of classes that are things; the semantic map's pixels of those stay empty.
+      classes: S, things included.
+      min_visible: an instance that better ones leave less than this share of is left out.
+      min_stuff_area: a class of stuff with fewer pixels than this is left out.
+
+    Returns:
+      0 for nothing, 1 + m for instance m, 1 + M + s for stuff of the semantic class s.
+    """
+    height, width = semantic.shape
+    count = logits.shape[0]
+
+    def lay(page: Array, item: tuple[Array, Array, Array, Array]) -> tuple[Array, None]:
+        logit, box, take, number = item
+        mask = (masks.resize(logit, height, width) > 0) & (masks.inside_boxes(box, height, width) > 0)
+        free = mask & (page == 0)
+        enough = free.sum() >= jnp.maximum(min_visible * mask.sum(), 1)
+        return jnp.where(free & take & enough, number, page), None
+
+    empty = jnp.zeros((height, width), jnp.int32)
+    page, _ = jax.lax.scan(lay, empty, (logits, boxes, chosen, 1 + jnp.arange(count)))
+
+    def spread(page: Array, label: Array) -> tuple[Array, None]:
+        left = (page == 0) & (semantic == label)
+        return jnp.where(left & (left.sum() >= min_stuff_area), 1 + count + label, page), None
+
+    page, _ = jax.lax.scan(spread, page, jnp.arange(things, classes))
+    return page

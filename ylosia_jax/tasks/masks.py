@@ -1,0 +1,109 @@
+"""Instance masks from prototypes and coefficients (YOLACT, arXiv:1904.02689), for the boxes of a dense task.
+
+Shape shorthand: B images, A anchor points over all levels, P trained points of an image, M detections, h w cells of the
+prototypes' grid, C prototypes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Float, Int
+
+from ylosia_jax.ops import losses, points
+from ylosia_jax.ops import masks as mask_ops
+from ylosia_jax.types import Batch, Detections, Label, MaskOutputs, Masks
+
+
+@struct.dataclass
+class MaskTargets:
+    """The points whose masks are learned in this step, the best of every object first.
+
+    Attributes:
+      points: [B, P] anchor point.
+      weight: [B, P] that of its box; 0 for padding, and where the object's mask is unknown.
+      boxes: [B, P, 4] the object's box, in cells of the prototypes' grid.
+      masks: [B, P, h, w] the object's mask on that grid, 0 or 1.
+    """
+
+    points: Int[Array, "B P"]
+    weight: Float[Array, "B P"]
+    boxes: Float[Array, "B P 4"]
+    masks: Float[Array, "B P h w"]
+
+
+@dataclasses.dataclass(frozen=True)
+class PrototypeMasks:
+    """What a prototype head's outputs mean, beside a `DenseBoxes` task.
+
+    Attributes:
+      gain: weight of the loss.
+      points: P, positives an image whose masks are trained in a step; those left over wait for another.
+      boxes: name of the task whose targets and detections these masks belong to.
+      head: whose outputs these are.
+    """
+
+    gain: float = 5.0
+    points: int = 64
+    boxes: str = "box"
+    head: str = "mask"
+
+    @property
+    def needs(self) -> frozenset[Label]:
+        """The labels without which this cannot be learned."""
+        return frozenset({"box", "mask"})
+
+    def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any]) -> MaskTargets:
+        """Chooses the points to train, and cuts their objects' masks out of the map.
+
+        Raises:
+          ValueError: if the map of instances and the prototypes have different grids.
+        """
+        dense, objects = targets[self.boxes], batch.objects
+        height, width = outputs[self.head].prototypes.shape[1:3]
+        instances = batch.instances
+        if instances is None or objects.masked is None or instances.shape[1:] != (height, width):
+            found = None if instances is None else instances.shape[1:]
+            raise ValueError(f"the map of instances is {found} cells, the prototypes are {(height, width)}")
+        masked = jnp.take_along_axis(objects.masked & objects.valid, dense.index, axis=1)
+        # An object's best point has share 1: every object is trained before any is trained twice.
+        share, chosen = jax.lax.top_k(dense.share * masked, min(self.points, dense.share.shape[1]))
+        rows = jnp.take_along_axis(dense.index, chosen, axis=1)
+        scale = jnp.array([width / batch.image.shape[2], height / batch.image.shape[1]] * 2)
+        return MaskTargets(
+            points=chosen,
+            weight=jnp.take_along_axis(dense.score, chosen, axis=1) * (share > 0),
+            boxes=jnp.take_along_axis(objects.boxes, rows[..., None], axis=1) * scale,
+            masks=mask_ops.instance_masks(instances, rows),
+        )
+
+    def loss(
+        self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross entropy of the cells inside the true box, as a share of the box's area, weighted as the box's losses.
+
+        Cutting with the true box and dividing by its area gives a small object the weight of a large one (YOLACT,
+        section 3.3). The sum over the trained points is divided by the sum of their weights over the global batch.
+        """
+        wanted: MaskTargets = targets[self.head]
+        found: MaskOutputs = outputs[self.head]
+        height, width = wanted.masks.shape[2:]
+        logits = mask_ops.assemble(_coefficients(found, wanted.points), found.prototypes)
+        inside = mask_ops.inside_boxes(wanted.boxes, height, width)
+        each = (losses.binary_cross_entropy_loss(logits, wanted.masks) * inside).sum(axis=(2, 3))
+        each = each / jnp.maximum(inside.sum(axis=(2, 3)), 1)
+        loss = self.gain * (each * wanted.weight).sum() / jnp.maximum(wanted.weight.sum(), 1)
+        return loss, {}
+
+    def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> Masks:
+        """The masks of the detections, in their order."""
+        found: MaskOutputs = outputs[self.head]
+        detections: Detections = answers[self.boxes]
+        return Masks(logits=mask_ops.assemble(_coefficients(found, detections.index), found.prototypes))
+
+
+def _coefficients(outputs: MaskOutputs, chosen: Int[Array, "B P"]) -> Float[Array, "B P C"]:
+    return jnp.take_along_axis(points.flatten_levels(outputs.coefficients), chosen[..., None], axis=1)

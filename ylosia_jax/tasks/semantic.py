@@ -1,0 +1,96 @@
+"""Semantic segmentation: a class for every pixel.
+
+Shape shorthand: B images, H W canvas, h w cells of a grid, S classes.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+from jaxtyping import Array, Bool, Float, Int
+
+from ylosia_jax.ops import losses
+from ylosia_jax.ops import masks as mask_ops
+from ylosia_jax.types import VOID, Batch, Label, SemanticMap
+
+
+@struct.dataclass
+class SemanticTargets:
+    """What each cell of the truth's grid is asked for.
+
+    Attributes:
+      labels: [B, h, w] class; any where not labelled.
+      labelled: [B, h, w] False where nobody says what is there.
+    """
+
+    labels: Int[Array, "B h w"]
+    labelled: Bool[Array, "B h w"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Semantic:
+    """What a semantic head's logits mean.
+
+    Attributes:
+      gain: weight of the loss.
+      dice: weight of the overlap loss within it, which counts every class of the batch alike, however small.
+      stride: pixels of the canvas that a cell of the logits is wide.
+      head: whose outputs these are: [B, h, w, S] logits.
+    """
+
+    gain: float = 1.0
+    dice: float = 1.0
+    stride: int = 4
+    head: str = "semantic"
+
+    @property
+    def needs(self) -> frozenset[Label]:
+        """The labels without which this cannot be learned."""
+        return frozenset({"semantic"})
+
+    def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any]) -> SemanticTargets:
+        """The truth as it stands.
+
+        Raises:
+          ValueError: if the batch has no semantic map.
+        """
+        if batch.semantic is None:
+            raise ValueError("the batch has no semantic map")
+        labels = batch.semantic.astype(jnp.int32)
+        return SemanticTargets(labels=labels, labelled=labels != VOID)
+
+    def loss(
+        self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
+    ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
+        """Cross entropy over the labelled cells of the global batch, and soft Dice (V-Net, arXiv:1606.04797).
+
+        Logits on another grid than the truth's are enlarged to it bilinearly. Cells that are not labelled cost nothing.
+        """
+        wanted: SemanticTargets = targets[self.head]
+        logits = _resize(outputs[self.head], wanted.labels.shape[1], wanted.labels.shape[2])
+        labelled = wanted.labelled.astype(jnp.float32)
+        cross = losses.softmax_cross_entropy_loss(logits, wanted.labels)
+        parts = {"cross_entropy": self.gain * (cross * labelled).sum() / jnp.maximum(labelled.sum(), 1)}
+        if self.dice:
+            truth = jax.nn.one_hot(wanted.labels, logits.shape[-1]) * labelled[..., None]
+            found = jax.nn.softmax(logits) * labelled[..., None]
+            both, sizes = (truth * found).sum(axis=(0, 1, 2)), (truth + found).sum(axis=(0, 1, 2))
+            present = truth.sum(axis=(0, 1, 2)) > 0
+            overlap = 1 - 2 * both / jnp.maximum(sizes, 1)
+            parts["dice"] = self.gain * self.dice * (overlap * present).sum() / jnp.maximum(present.sum(), 1)
+        return sum(parts.values(), start=jnp.zeros(())), parts
+
+    def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> SemanticMap:
+        """The likeliest class of each pixel, of the logits enlarged to the canvas."""
+        logits = outputs[self.head]
+        logits = _resize(logits, logits.shape[1] * self.stride, logits.shape[2] * self.stride)
+        return SemanticMap(labels=jnp.argmax(logits, axis=-1))
+
+
+def _resize(logits: Float[Array, "B h w S"], height: int, width: int) -> Float[Array, "B H W S"]:
+    if logits.shape[1:3] == (height, width):
+        return logits
+    return jnp.moveaxis(mask_ops.resize(jnp.moveaxis(logits, -1, 1), height, width), 1, -1)
