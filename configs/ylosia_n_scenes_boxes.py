@@ -28,5 +28,5 @@ def get_config() -> Experiment:
         ),
         augment=Augment(flip=0.5),
         optim=Optim(lr=2e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=4, evaluate_every=4),
+        train=Train(epochs=6, evaluate_every=6),
     )

@@ -117,8 +117,9 @@ class Predict:
 class Import:
     """Import a data set into TFDS/ArrayRecord."""
 
-    format: Positional[Literal["voc", "coco"]]
-    """voc: a folder with Annotations, JPEGImages, ImageSets/Main. coco: an instances JSON file, one split."""
+    format: Positional[Literal["voc", "coco", "panoptic", "masks"]]
+    """voc: a folder with Annotations, JPEGImages, ImageSets/Main. coco: an instances or keypoints JSON file, one split.
+    panoptic: COCO's panoptic JSON file, one split. masks: a folder with images/ and masks/, see docs."""
     source: Positional[str]
     """The folder or file."""
     name: str
@@ -130,24 +131,30 @@ class Import:
     images: str | None = None
     """Folder of a COCO file's images; default the file's own."""
     classes: tuple[str, ...] | None = None
-    """VOC class names in label order; default all that occur, sorted."""
+    """VOC class names in label order, default all that occur, sorted; of masks the names of their values."""
     one_based: bool = False
     """VOC coordinates count from 1 (the original VOC does; most sets in its format do not)."""
+    instances: bool = False
+    """The maps in a folder of masks number single objects, and are no semantic classes."""
     skip_bad: bool = False
     """Import the rest when something is wrong; what was left out is listed, exit status 1."""
 
     def run(self) -> int:
         """Reads, checks and stores."""
-        from ylosia_jax.data import coco, store, voc
+        from ylosia_jax.data import store
 
-        if self.format == "voc":
-            _refuse_options("voc", split=self.split, images=self.images)
-            found = voc.read(self.source, classes=self.classes, one_based=self.one_based, skip_bad=self.skip_bad)
-        else:
-            _refuse_options("coco", classes=self.classes, one_based=self.one_based or None)
-            if self.split is None:
-                raise UserError("a COCO file is one split of a set: say which with --split, for example --split train")
-            found = coco.read(self.source, split=self.split, images=self.images, skip_bad=self.skip_bad)
+        if self.format in ("coco", "panoptic") and self.split is None:
+            raise UserError("a COCO file is one split of a set: say which with --split, for example --split train")
+        found = _read_data(
+            self.format,
+            self.source,
+            split=self.split,
+            images=self.images,
+            classes=self.classes,
+            one_based=self.one_based or None,
+            instances=self.instances or None,
+            skip_bad=self.skip_bad,
+        )
         report = store.write(found, name=self.name, root=self.out)
         print(report)
         return 1 if found.bad else 0
@@ -157,28 +164,33 @@ class Import:
 class Check:
     """Look for what is wrong with a data set; nothing is written. Exit 0 clean, 1 errors found, 2 could not look."""
 
-    format: Positional[Literal["voc", "coco"]]
+    format: Positional[Literal["voc", "coco", "panoptic", "masks"]]
     """As in ylosia data import."""
     source: Positional[str]
     """The folder or file."""
     images: str | None = None
     """Folder of a COCO file's images; default the file's own."""
     classes: tuple[str, ...] | None = None
-    """VOC class names that may occur; default any."""
+    """VOC class names that may occur, default any; of masks the names of their values."""
+    instances: bool = False
+    """The maps in a folder of masks number single objects, and are no semantic classes."""
     json: str | None = None
     """Write the findings to this JSON file too."""
 
     def run(self) -> int:
         """Reads and checks."""
-        from ylosia_jax.data import coco, voc
         from ylosia_jax.files import write_atomically
 
-        if self.format == "voc":
-            _refuse_options("voc", images=self.images)
-            found = voc.read(self.source, classes=self.classes, skip_bad=True)
-        else:
-            _refuse_options("coco", classes=self.classes)
-            found = coco.read(self.source, split="check", images=self.images, skip_bad=True)
+        found = _read_data(
+            self.format,
+            self.source,
+            split="check" if self.format in ("coco", "panoptic") else None,
+            images=self.images,
+            classes=self.classes,
+            one_based=None,
+            instances=self.instances or None,
+            skip_bad=True,
+        )
         findings = {"bad": found.bad, "dropped": found.dropped, "clipped": found.clipped, "notes": found.notes}
         for kind, lines in findings.items():
             for line in lines:
@@ -343,6 +355,21 @@ def _refuse_unknown(command: Any, rest: Sequence[str]) -> None:
     options = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(command)]
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; did you mean {nearest(rest[0].split('=')[0], options)}?")
+
+
+def _read_data(form: str, source: str, *, skip_bad: bool, **options: Any) -> Any:
+    """What a format's reader finds; options that are None were not given."""
+    from ylosia_jax.data import coco, masks, panoptic, voc
+
+    readers: dict[str, tuple[Any, tuple[str, ...]]] = {
+        "voc": (voc.read, ("classes", "one_based")),
+        "coco": (coco.read, ("split", "images")),
+        "panoptic": (panoptic.read, ("split", "images")),
+        "masks": (masks.read, ("classes", "instances")),
+    }
+    read, known = readers[form]
+    _refuse_options(form, **{name: value for name, value in options.items() if name not in known})
+    return read(source, skip_bad=skip_bad, **{n: v for n, v in options.items() if n in known and v is not None})
 
 
 def _refuse_options(form: str, **options: Any) -> None:

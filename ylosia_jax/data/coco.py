@@ -1,4 +1,4 @@
-"""Reads COCO's JSON for object detection (cocodataset.org, "Data format", 1 and 2): one file is one split.
+"""Reads COCO's JSON for objects and keypoints (cocodataset.org, "Data format", 1 and 2): one file is one split.
 
 Boxes come as `[x, y, width, height]` in pixels; `area` is that of the segmentation; `iscrowd` marks groups. Category
 ids have gaps: labels count the categories in the order of their ids, and the ids are kept beside the names.
@@ -13,10 +13,12 @@ from reprlib import repr as brief
 from typing import Any
 
 from ylosia_jax.data import records
+from ylosia_jax.data.skeletons import COCO_PERSON, mirror_of
 from ylosia_jax.files import read_bytes
-from ylosia_jax.types import UserError
+from ylosia_jax.types import Skeleton, UserError
 
 MAX_JSON_BYTES = 2 << 30
+SIGMA = 0.05  # of the points of a skeleton that is not COCO's person, whose annotators nobody has measured
 
 
 def read(
@@ -39,16 +41,16 @@ def read(
     """
     path = Path(json_file)
     folder = path.parent if images is None else Path(images)
-    content = _load(path)
-    categories = _categories(path, content["categories"])
+    content = load(path)
+    categories = read_categories(path, content["categories"])
     objects, troubles, bad = _objects(path, content, categories)
     ids, names = (Counter(repr(image.get(key)) for image in content["images"]) for key in ("id", "file_name"))
     entries = []
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
         try:
-            image_id, file = _whole(image, "id"), _file_name(image)
-            size = (_whole(image, "width"), _whole(image, "height")) if {"width", "height"} & image.keys() else None
+            image_id, file = whole(image, "id"), file_name(image)
+            size = (whole(image, "width"), whole(image, "height")) if {"width", "height"} & image.keys() else None
         except ValueError as error:
             entries.append(records.Entry(where, None, "", bad=[str(error)]))
             continue
@@ -58,6 +60,7 @@ def read(
         entries.append(records.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
     if not any(entry.path and os.path.exists(entry.path) for entry in entries):
         raise UserError(f"none of the {len(entries)} images of {path} is in {folder}; name their folder with --images")
+    skeleton = _skeleton(path, content["categories"])
     order = tuple(sorted(categories))
     return records.gather(
         {split: entries},
@@ -66,10 +69,12 @@ def read(
         skip_bad=skip_bad,
         bad=bad,
         category_ids=order,
+        skeleton=skeleton,
     )
 
 
-def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
+def load(path: Path) -> dict[str, list[dict[str, Any]]]:
+    """The lists `images`, `annotations` and `categories` of a file. UserError if it has them not."""
     try:
         data = read_bytes(path, MAX_JSON_BYTES)
         if not data.strip():
@@ -85,12 +90,12 @@ def _load(path: Path) -> dict[str, list[dict[str, Any]]]:
     return {key: content[key] for key in keys}
 
 
-def _categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:
+def read_categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:
     """Id -> name."""
     categories: dict[int, str] = {}
     for item in items:
         try:
-            category, name = _whole(item, "id"), item.get("name")
+            category, name = whole(item, "id"), item.get("name")
             if not isinstance(name, str):
                 raise ValueError(f"name {brief(name)} is not a text")
             if category in categories:
@@ -99,6 +104,32 @@ def _categories(path: Path, items: list[dict[str, Any]]) -> dict[int, str]:
             raise UserError(f"{path}: category {brief(item.get('name'))}: {error}") from error
         categories[category] = name.strip()
     return categories
+
+
+def _skeleton(path: Path, items: list[dict[str, Any]]) -> Skeleton | None:
+    """That of the categories that have one; they must agree."""
+    posed = [item for item in items if item.get("keypoints")]
+    if not posed:
+        return None
+    names, edges = posed[0]["keypoints"], posed[0].get("skeleton", [])
+    if any(item["keypoints"] != names for item in posed):
+        raise UserError(
+            f"{path}: its categories have different keypoints; import those of each kind as a set of its own"
+        )
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError(f"{path}: the keypoints {brief(names)} are no list of names")
+    names = tuple(names)
+    known = COCO_PERSON if names == COCO_PERSON.names else None
+    try:
+        return Skeleton(
+            names=names,
+            mirror=mirror_of(names),
+            edges=tuple((int(a) - 1, int(b) - 1) for a, b in edges),
+            sigmas=known.sigmas if known else (SIGMA,) * len(names),
+            classes=tuple(item["name"].strip() for item in posed),
+        )
+    except (TypeError, ValueError) as error:
+        raise UserError(f"{path}: the skeleton {brief(edges)} cannot be one: {error}") from error
 
 
 def _objects(
@@ -128,7 +159,7 @@ def _objects(
 
 
 def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]) -> records.Object:
-    category = _whole(annotation, "category_id")
+    category = whole(annotation, "category_id")
     if category not in categories:
         raise ValueError(f"its category_id {category} is not among the file's categories")
     box, area, crowd = annotation.get("bbox"), annotation.get("area"), annotation.get("iscrowd", 0)
@@ -143,11 +174,14 @@ def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]
         box=(x, y, x + width, y + height),
         area=None if area is None else _number("area", area),
         crowd=bool(crowd),
-        id=_whole(annotation, "id") if "id" in annotation else -1,
+        id=whole(annotation, "id") if "id" in annotation else -1,
+        segmentation=annotation.get("segmentation"),
+        keypoints=annotation.get("keypoints"),
     )
 
 
-def _file_name(image: dict[str, Any]) -> str:
+def file_name(image: dict[str, Any]) -> str:
+    """A relative path that stays in its folder. ValueError if it is none."""
     name = image.get("file_name")
     if not isinstance(name, str) or not name:
         raise ValueError(f"file_name {brief(name)} is not a text")
@@ -162,7 +196,8 @@ def _is_whole(item: dict[str, Any], key: str) -> bool:
     return type(value) is int and -(2**63) <= value < 2**63
 
 
-def _whole(item: dict[str, Any], key: str) -> int:
+def whole(item: dict[str, Any], key: str) -> int:
+    """A field that is a whole number. ValueError if it is not."""
     if not _is_whole(item, key):
         raise ValueError(f"{key} {brief(item.get(key))} is not a whole number")
     return item[key]

@@ -26,6 +26,17 @@ def decode(data: bytes) -> np.ndarray:
     return image
 
 
+def decode_labels(data: bytes) -> np.ndarray:
+    """Numbers [H, W] uint8 of an encoded map as stored. ValueError if it cannot be, or holds more than one channel."""
+    try:
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except cv2.error as error:
+        raise ValueError("the map cannot be decoded") from error
+    if image is None or image.ndim != 2 or image.dtype != np.uint8:
+        raise ValueError("the map cannot be decoded to one channel of bytes")
+    return image
+
+
 def verify(path: Path) -> np.ndarray:
     """RGB pixels [H, W, 3] uint8 of a JPEG, PNG or BMP file as stored. OSError or ValueError if it is not whole."""
     # cv2 alone is no judge: its releases differ in whether they take a JPEG that is cut off.

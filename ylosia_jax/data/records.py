@@ -11,16 +11,19 @@ import functools
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import NamedTuple
+from reprlib import repr as brief
+from typing import Any, NamedTuple
 
+import cv2
 import numpy as np
 from tqdm import tqdm
 
+from ylosia_jax import rle
 from ylosia_jax.data import images
-from ylosia_jax.types import UserError
+from ylosia_jax.types import Label, Skeleton, UserError
 
 _SPLIT_NAME = re.compile(r"(?!all$)[A-Za-z0-9_]+")  # TFDS keeps "all" for itself
 SHOWN = 10
@@ -37,6 +40,9 @@ class Object(NamedTuple):
       crowd: the box stands for a group.
       difficult: VOC's flag, see `voc`.
       id: the annotation's own number, -1 where the format has none.
+      segmentation: its pixels: a list of polygons, run lengths as {"size": [height, width], "counts"}, or a mask
+        [H, W]; None where nobody drew them.
+      keypoints: x, y, v of each point of the set's skeleton in turn; None where nobody marked any.
     """
 
     what: str
@@ -46,6 +52,8 @@ class Object(NamedTuple):
     crowd: bool = False
     difficult: bool = False
     id: int = -1
+    segmentation: Any = None
+    keypoints: Sequence[float] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -60,6 +68,8 @@ class Entry:
       image_id: the image's own number, -1 where the format has none.
       bad: what the reader found wrong. An entry with anything wrong is left out as a whole, for an image that lacks
         some of its annotations would teach that its objects are background.
+      semantic: gives [H, W] uint8, the semantic class of each pixel or VOID, when it is called; ValueError or OSError
+        if it cannot be had. None where nobody drew it.
     """
 
     where: str
@@ -69,6 +79,7 @@ class Entry:
     size: tuple[int, int] | None = None
     image_id: int = -1
     bad: Sequence[str] = ()
+    semantic: Callable[[], np.ndarray] | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -83,6 +94,9 @@ class Record:
       area: [n] float32 in square pixels.
       crowd, difficult: [n] bool.
       ids: [n] int64, -1 where the format has none.
+      masks: of each object its run lengths; empty for an unknown one.
+      keypoints: [n, 3 J] float32 x, y, v; J is 0 in a set without a skeleton.
+      semantic: PNG of [H, W]; empty where it is not known.
     """
 
     path: Path
@@ -96,6 +110,9 @@ class Record:
     crowd: np.ndarray
     difficult: np.ndarray
     ids: np.ndarray
+    masks: tuple[bytes, ...]
+    keypoints: np.ndarray
+    semantic: bytes
 
 
 @dataclasses.dataclass(frozen=True)
@@ -110,6 +127,9 @@ class Imported:
       clipped: objects that reached over the edge of their image, which were clipped, one line each.
       notes: anything else worth knowing, one line each.
       category_ids: the format's own number of each class (COCO's have gaps), or None.
+      stuff: names of the semantic classes beyond `classes`.
+      skeleton: of the keypoints, or None.
+      labels: what is known, at least of some images.
     """
 
     classes: tuple[str, ...]
@@ -119,6 +139,9 @@ class Imported:
     clipped: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     category_ids: tuple[int, ...] | None = None
+    stuff: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+    labels: frozenset[Label] = frozenset({"box"})
 
 
 def gather(
@@ -130,13 +153,17 @@ def gather(
     bad: Sequence[str] = (),
     notes: Sequence[str] = (),
     category_ids: tuple[int, ...] | None = None,
+    stuff: Sequence[str] = (),
+    skeleton: Skeleton | None = None,
 ) -> Imported:
     """Decodes every image and checks every object of what a reader parsed.
 
     Boxes that reach over the edge of their image are clipped, objects without area are dropped, and both are listed.
     Everything else that is amiss is bad: an image that is missing, damaged, not a JPEG, PNG or BMP file, or of another
     size than its annotation says; a box wholly outside the image; a class that is not in `classes`; a number that is
-    not finite. An image's size is that of its pixels as stored: an EXIF rotation is ignored, as COCO's tools do.
+    not finite; a polygon of fewer than three points; run lengths of another size than the image; keypoints that are not
+    the skeleton's or whose v is not 0, 1 or 2. Polygons that cross themselves are imported and noted. An image's size
+    is that of its pixels as stored: an EXIF rotation is ignored, as COCO's tools do.
 
     Args:
       splits: split name -> its entries; the same entry may stand in several splits.
@@ -146,6 +173,8 @@ def gather(
       bad: what the reader found wrong beside the entries.
       notes: of the reader, for the report.
       category_ids: the format's own number of each class.
+      stuff: names of the semantic classes beyond `classes`.
+      skeleton: that the objects' keypoints are of.
 
     Raises:
       UserError: if anything is bad, listing the first ten.
@@ -157,7 +186,7 @@ def gather(
     labels = {name: label for label, name in enumerate(classes)}
     entries = list(dict.fromkeys(entry for entries in splits.values() for entry in entries))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        results = pool.map(lambda entry: _check(entry, labels), entries)
+        results = pool.map(lambda entry: _check(entry, labels, skeleton), entries)
         progress = tqdm(results, total=len(entries), desc="checking", unit=" images", disable=None)
         checked = dict(zip(entries, progress, strict=True))
     all_bad = list(bad) + [line for result in checked.values() for line in result.bad]
@@ -177,7 +206,7 @@ def gather(
             f"{source}: {count(len(all_bad), 'problem')}; mend what is wrong, or pass --skip-bad to import the rest:\n"
             + listing(all_bad)
         )
-    if not classes and not all_bad:
+    if not classes and not stuff and not all_bad:
         raise UserError(f"{source}: there is not one class; name the classes, or annotate an object")
     return Imported(
         classes=tuple(classes),
@@ -185,9 +214,25 @@ def gather(
         bad=all_bad,
         dropped=_plain(line for result in checked.values() for line in result.dropped),
         clipped=_plain(line for result in checked.values() for line in result.clipped),
-        notes=_plain(notes),
+        notes=_plain([*notes, *(line for result in checked.values() for line in result.notes)]),
         category_ids=category_ids,
+        stuff=tuple(stuff),
+        skeleton=skeleton,
+        labels=_labels(classes, kept, skeleton),
     )
+
+
+def _labels(
+    classes: Sequence[str], splits: Mapping[str, Sequence[Record]], skeleton: Skeleton | None
+) -> frozenset[Label]:
+    records = [record for members in splits.values() for record in members]
+    known: dict[Label, bool] = {
+        "box": bool(classes),
+        "mask": any(any(record.masks) for record in records),
+        "keypoint": skeleton is not None,
+        "semantic": any(record.semantic for record in records),
+    }
+    return frozenset(label for label, there in known.items() if there)
 
 
 @functools.cache  # a wrong list of classes asks the same of every object
@@ -228,9 +273,10 @@ class _Checked(NamedTuple):
     bad: Sequence[str]
     dropped: Sequence[str] = ()
     clipped: Sequence[str] = ()
+    notes: Sequence[str] = ()
 
 
-def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
+def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -> _Checked:
     if entry.path is None:
         return _Checked(None, [f"{entry.where}: {reason}" for reason in entry.bad])
     if not entry.name.isprintable():
@@ -240,7 +286,7 @@ def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
     except (OSError, ValueError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
         return _Checked(None, [f"{entry.path}: {reason}", *(f"{entry.where}: {text}" for text in entry.bad)])
-    bad, dropped, clipped, kept = list(entry.bad), [], [], []
+    bad, dropped, clipped, kept, notes = list(entry.bad), [], [], [], []
     if entry.size and entry.size != (width, height):
         turned = " (turned on its side: is it rotated by EXIF?)" if entry.size == (height, width) else ""
         bad.append(f"says {entry.size[0]}x{entry.size[1]} but {entry.path} is {width}x{height}{turned}")
@@ -249,6 +295,7 @@ def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
             box = _fit(item, width, height)
             if item.name not in labels:
                 raise ValueError(f"class {item.name!r} is not in the list{near(item.name, tuple(labels))}")
+            mask, points = _mask(item, (height, width)), _keypoints(item, skeleton)
         except ValueError as error:
             bad.append(f"{item.what}: {error}")
             continue
@@ -257,11 +304,20 @@ def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
             continue
         if min(item.box[:2]) < 0 or item.box[2] > width or item.box[3] > height:
             clipped.append(f"{entry.where}: {item.what}")
-        kept.append((item, box))
+        if isinstance(item.segmentation, list) and any(map(rle.crosses_itself, item.segmentation)):
+            notes.append(f"{entry.where}: {item.what}: its polygon crosses itself; what it encloses was taken")
+        kept.append((item, box, mask, points))
+    semantic = b""
+    if entry.semantic is not None:
+        try:
+            semantic = _semantic(entry.semantic(), (height, width))
+        except (OSError, ValueError) as error:
+            bad.append(f"semantic map: {error}")
     if bad:
         return _Checked(None, [f"{entry.where}: {reason}" for reason in bad])
-    items = [item for item, _ in kept]
-    boxes = np.array([box for _, box in kept], np.float32).reshape(-1, 4)
+    width_of_points = 0 if skeleton is None else 3 * len(skeleton.names)
+    items = [item for item, *_ in kept]
+    boxes = np.array([box for _, box, *_ in kept], np.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
     area = [side[0] * side[1] if item.area is None else item.area for item, side in zip(items, sides, strict=True)]
     record = Record(
@@ -276,8 +332,50 @@ def _check(entry: Entry, labels: Mapping[str, int]) -> _Checked:
         crowd=np.array([item.crowd for item in items], bool),
         difficult=np.array([item.difficult for item in items], bool),
         ids=np.array([item.id for item in items], np.int64),
+        masks=tuple(mask for *_, mask, _ in kept),
+        keypoints=np.array([points for *_, points in kept], np.float32).reshape(len(items), width_of_points),
+        semantic=semantic,
     )
-    return _Checked(record, (), dropped, clipped)
+    return _Checked(record, (), dropped, clipped, notes)
+
+
+def _mask(item: Object, size: tuple[int, int]) -> bytes:
+    """The object's run lengths, empty where they are not known. ValueError says why they cannot be had."""
+    drawn = item.segmentation
+    if drawn is None or drawn == []:
+        return b""
+    if isinstance(drawn, np.ndarray):
+        if drawn.shape != size:
+            raise ValueError(f"its mask is {drawn.shape[1]}x{drawn.shape[0]}, the image {size[1]}x{size[0]}")
+        return rle.encode(drawn)
+    if isinstance(drawn, list):
+        return rle.from_polygons(drawn, size)
+    if not isinstance(drawn, dict) or drawn.get("size") != list(size):
+        told = drawn.get("size") if isinstance(drawn, dict) else drawn
+        raise ValueError(f"its mask has the size {brief(told)}, the image [{size[0]}, {size[1]}] (height, width)")
+    return rle.from_runs(drawn.get("counts"), size)
+
+
+def _keypoints(item: Object, skeleton: Skeleton | None) -> list[float]:
+    """x, y, v of every point, zeros where it is not labelled. ValueError says why they cannot be had."""
+    count = 0 if skeleton is None else len(skeleton.names)
+    if item.keypoints is None or not count:
+        return [0.0] * (3 * count)
+    values = list(item.keypoints)
+    if len(values) != 3 * count:
+        raise ValueError(f"it has {len(values)} keypoint numbers, {count} points have {3 * count}")
+    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+        raise ValueError("a keypoint is no finite number")
+    if odd := [v for v in values[2::3] if v not in (0, 1, 2)]:
+        raise ValueError(f"the v of a keypoint is {odd[0]!r}, not 0, 1 or 2")
+    points = np.array(values).reshape(-1, 3)
+    return (points * (points[:, 2:] > 0)).ravel().tolist()
+
+
+def _semantic(labels: np.ndarray, size: tuple[int, int]) -> bytes:
+    if labels.shape != size:
+        raise ValueError(f"it is {labels.shape[1]}x{labels.shape[0]}, the image {size[1]}x{size[0]}")
+    return cv2.imencode(".png", labels)[1].tobytes()
 
 
 def _fit(item: Object, width: int, height: int) -> np.ndarray | None:

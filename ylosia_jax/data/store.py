@@ -17,7 +17,7 @@ from typing import Any, SupportsIndex
 import numpy as np
 from tqdm import tqdm
 
-from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode
+from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode, decode_labels
 from ylosia_jax.data.records import SHOWN, Imported, Record, count, listing, near
 from ylosia_jax.files import read_bytes
 from ylosia_jax.types import Example, Label, Skeleton, UserError
@@ -124,6 +124,13 @@ def _earlier(folder: Path, found: Imported) -> bytes | None:
         if split in builder.info.splits:
             raise UserError(f"set {name!r} already has a split {split!r}; name another, or remove {folder.parent}")
     classes, category_ids = _classes(builder)
+    labels = _labels(builder)
+    if (found.stuff, found.skeleton) != (labels["stuff"], labels["skeleton"]) or found.labels != labels["labels"]:
+        raise UserError(
+            f"set {name!r} has the labels {sorted(labels['labels'])}, stuff {labels['stuff']} and skeleton "
+            f"{labels['skeleton']}, the new split {sorted(found.labels)}, {found.stuff} and {found.skeleton}; "
+            "choose another --name"
+        )
     if classes != found.classes or category_ids != found.category_ids:
         here, there = set(found.classes) - set(classes), set(classes) - set(found.classes)
         difference = "; ".join(
@@ -160,7 +167,10 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
                 "crowd": flags(np.bool_),
                 "difficult": flags(np.bool_),
                 "id": flags(np.int64),
+                "mask": tfds.features.Sequence(tfds.features.Text()),
+                "keypoints": flags(np.float32),
             },
+            "semantic": tfds.features.Text(),  # a PNG, or nothing
         }
     )
     identity = tfds.core.DatasetIdentity(
@@ -170,7 +180,12 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
         builder=identity,
         description="Imported by ylosia. Boxes are xyxy in pixels with continuous corners.",
         features=features,
-        metadata=tfds.core.MetadataDict(category_ids=found.category_ids),
+        metadata=tfds.core.MetadataDict(
+            category_ids=found.category_ids,
+            stuff=found.stuff,
+            skeleton=None if found.skeleton is None else dataclasses.asdict(found.skeleton),
+            labels=sorted(found.labels),
+        ),
     )
     records = [record for split in found.splits.values() for record in split]
     mean_bytes = sum(record.path.stat().st_size for record in records) / len(records)
@@ -200,7 +215,10 @@ def _rows(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
                 "crowd": record.crowd,
                 "difficult": record.difficult,
                 "id": record.ids,
+                "mask": list(record.masks),
+                "keypoints": record.keypoints.ravel(),
             },
+            "semantic": record.semantic,
         }
 
 
@@ -228,6 +246,7 @@ class Stored:
       category_ids: COCO's own number of each class, or None.
       records: the serialised examples, by index.
       parse: of one of them.
+      stuff, skeleton, labels: see `types.Source`.
     """
 
     name: str
@@ -254,6 +273,13 @@ class Stored:
         except (RuntimeError, ValueError, IndexError) as error:  # a cut off shard can read as empty records
             raise UserError(f"{self.name}/{self.split} is damaged at {index}; import it again: {error}") from error
         crowd = np.array(field["objects/crowd"].int64_list.value, bool)
+        masks = tuple(field["objects/mask"].bytes_list.value) if "mask" in self.labels else ()
+        keypoints = semantic = None
+        if self.skeleton is not None:
+            values = np.array(field["objects/keypoints"].float_list.value, np.float32)
+            keypoints = values.reshape(-1, len(self.skeleton.names), 3)
+        if "semantic" in self.labels and (png := field["semantic"].bytes_list.value[0]):
+            semantic = decode_labels(png)
         return Example(
             image=image,
             name=field["name"].bytes_list.value[0].decode(),
@@ -261,6 +287,10 @@ class Stored:
             labels=np.array(field["objects/label"].int64_list.value, np.int64),
             crowd=crowd | np.array(field["objects/difficult"].int64_list.value, bool),
             area=np.array(field["objects/area"].float_list.value, np.float32),
+            # An image with some masks and not others has none, but that groups may go without.
+            masks=masks if "mask" in self.labels and all(m or c for m, c in zip(masks, crowd, strict=True)) else None,
+            keypoints=keypoints,
+            semantic=semantic,
         )
 
 
@@ -288,7 +318,7 @@ def open(name: str | os.PathLike[str], split: str, *, root: str | os.PathLike[st
             raise UserError(f"set {folder} is damaged: {part.filename} is missing; import it again")
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue] made by protobuf at import
     records = builder.as_data_source(split, deserialize_method=tfds_decode.DeserializeMethod.RAW_BYTES)
-    return Stored(builder.name, split, *_classes(builder), records=records, parse=parse)
+    return Stored(builder.name, split, *_classes(builder), records=records, parse=parse, **_labels(builder))
 
 
 def _find(name: str, root: Path) -> Path:
@@ -319,3 +349,19 @@ def _classes(builder: Any) -> tuple[tuple[str, ...], tuple[int, ...] | None]:
     """Names and, where the format has them, category ids of a set."""
     ids = builder.info.metadata["category_ids"]
     return tuple(builder.info.features["objects"]["label"].feature.names), None if ids is None else tuple(ids)
+
+
+def _labels(builder: Any) -> dict[str, Any]:
+    """What a set knows; those of the first layout know boxes alone."""
+    metadata = builder.info.metadata
+    skeleton = metadata.get("skeleton")
+    if skeleton is not None:
+        fields: dict[str, Any] = {
+            key: tuple(map(tuple, value)) if key == "edges" else tuple(value) for key, value in skeleton.items()
+        }
+        skeleton = Skeleton(**fields)
+    return {
+        "stuff": tuple(metadata.get("stuff") or ()),
+        "skeleton": skeleton,
+        "labels": frozenset(metadata.get("labels") or ("box",)),
+    }

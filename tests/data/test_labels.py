@@ -1,0 +1,263 @@
+"""Masks, poses and maps through every reader, the store and back."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+
+from ylosia_jax import rle
+from ylosia_jax.cli import main
+from ylosia_jax.data import coco, masks, panoptic, records, store
+from ylosia_jax.data.pipeline import Needs, prepare
+from ylosia_jax.types import VOID, UserError
+
+HEIGHT, WIDTH = 24, 32
+SQUARE = [4, 4, 12, 4, 12, 10, 4, 10]
+
+
+def picture(path: Path) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.random.default_rng(len(str(path))).integers(0, 256, (HEIGHT, WIDTH, 3), np.uint8)
+    path.write_bytes(cv2.imencode(".png", pixels)[1].tobytes())
+    return path
+
+
+def write_png(path: Path, numbers: np.ndarray) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(cv2.imencode(".png", numbers)[1].tobytes())
+
+
+def coco_file(folder: Path, *annotations: dict[str, Any], **category: Any) -> Path:
+    picture(folder / "a.png")
+    rows = [
+        {"id": i + 1, "image_id": 7, "category_id": 3, "bbox": [4, 4, 8, 6], **a} for i, a in enumerate(annotations)
+    ]
+    images = [{"id": 7, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}]
+    content = {"images": images, "annotations": rows, "categories": [{"id": 3, "name": "cat", **category}]}
+    path = folder / "a.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def stored(found: records.Imported, folder: Path, split: str = "train") -> store.Stored:
+    store.write(found, name="set", root=folder / "sets")
+    return store.open("set", split, root=folder / "sets")
+
+
+def test_polygons_and_run_lengths_come_back_as_masks(tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), bool)
+    mask[4:10, 4:12] = True
+    runs = [4 * HEIGHT + 4, *[6, HEIGHT - 6] * 7, 6]
+    runs.append(HEIGHT * WIDTH - sum(runs))
+    whole = {"size": [HEIGHT, WIDTH]}
+    source = stored(
+        coco.read(
+            coco_file(
+                tmp_path,
+                {"segmentation": [SQUARE]},
+                {"segmentation": {**whole, "counts": runs}},
+                {"segmentation": {**whole, "counts": rle.encode(mask).decode()}},
+                {"segmentation": [SQUARE, [20, 2, 28, 2, 28, 20]], "iscrowd": 0},
+            ),
+            split="train",
+        ),
+        tmp_path,
+    )
+    assert source.labels == {"box", "mask"}
+    example = source[0]
+    assert example.masks is not None
+    drawn = [rle.decode(counts, (HEIGHT, WIDTH)) for counts in example.masks]
+    for same in drawn[:3]:
+        np.testing.assert_array_equal(same, mask)
+    assert (drawn[3] & mask).sum() == mask.sum()
+    assert drawn[3][5, 26]
+
+
+def test_an_image_with_an_object_that_nobody_drew_has_no_masks(tmp_path: Path) -> None:
+    found = coco.read(coco_file(tmp_path, {"segmentation": [SQUARE]}, {"segmentation": []}), split="train")
+    example = stored(found, tmp_path)[0]
+    assert example.masks is None
+    batch = prepare(example, 0, 0, (32, 32), 4, Needs(masks=True))
+    assert not np.asarray(batch.objects.masked).any()
+    assert not np.asarray(batch.instances).any()
+
+
+def test_a_crowd_may_go_without_its_mask(tmp_path: Path) -> None:
+    found = coco.read(coco_file(tmp_path, {"segmentation": [SQUARE]}, {"iscrowd": 1}), split="train")
+    example = stored(found, tmp_path)[0]
+    assert example.masks is not None
+    batch = prepare(example, 0, 0, (32, 32), 4, Needs(masks=True))
+    assert set(np.unique(np.asarray(batch.instances)).tolist()) == {0, 1}
+
+
+def test_keypoints_come_back_with_their_skeleton(tmp_path: Path) -> None:
+    path = coco_file(
+        tmp_path,
+        {"keypoints": [5, 6, 2, 7, 8, 1, 99, 99, 0]},
+        keypoints=["snout", "left_ear", "right_ear"],
+        skeleton=[[1, 2], [1, 3]],
+    )
+    source = stored(coco.read(path, split="train"), tmp_path)
+    assert source.labels == {"box", "keypoint"}
+    assert source.skeleton is not None
+    assert source.skeleton.mirror == (0, 2, 1)
+    assert source.skeleton.edges == ((0, 1), (0, 2))
+    assert source.skeleton.classes == ("cat",)
+    np.testing.assert_array_equal(source[0].keypoints, [[[5, 6, 2], [7, 8, 1], [0, 0, 0]]])
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"segmentation": [[1, 1, 2, 2]]}, "at least 3 points"),
+        ({"segmentation": [[1, 1, 2, 2, 3]]}, "at least 3 points"),
+        ({"segmentation": [[1, 1, 2, 2, 3, "x"]]}, "no finite number"),
+        ({"segmentation": {"size": [WIDTH, HEIGHT], "counts": "04"}}, r"size \[32, 24\], the image \[24, 32\]"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": [5, 5]}}, "add up to 10"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": "~~"}}, "no character of compressed"),
+        ({"segmentation": {"size": [HEIGHT, WIDTH], "counts": 7}}, "neither a list"),
+        ({"segmentation": "left"}, "has the size"),
+        ({"keypoints": [1, 2, 2]}, "has 3 keypoint numbers, 2 points have 6"),
+        ({"keypoints": [1, 2, 2, 3, 4, 5]}, "v of a keypoint is 5, not 0, 1 or 2"),
+        ({"keypoints": [1, 2, 2, 3, float("nan"), 1]}, "no finite number"),
+    ],
+)
+def test_what_is_wrong_is_named_and_can_be_skipped(tmp_path: Path, annotation: dict[str, Any], message: str) -> None:
+    path = coco_file(tmp_path, annotation, keypoints=["a", "b"])
+    with pytest.raises(UserError, match=message):
+        coco.read(path, split="train")
+    assert len(coco.read(path, split="train", skip_bad=True).bad) == 1
+
+
+def test_a_polygon_that_crosses_itself_is_noted(tmp_path: Path) -> None:
+    found = coco.read(coco_file(tmp_path, {"segmentation": [[4, 4, 12, 10, 12, 4, 4, 10]]}), split="train")
+    assert "crosses itself" in found.notes[0]
+    assert not coco.read(coco_file(tmp_path, {"segmentation": [SQUARE]}), split="train").notes
+
+
+# ---- Panoptic
+
+
+def coded(numbers: np.ndarray) -> np.ndarray:
+    """Segment numbers as OpenCV's blue, green, red."""
+    return np.stack([numbers // 65536, numbers // 256 % 256, numbers % 256], axis=-1).astype(np.uint8)
+
+
+def panoptic_file(
+    folder: Path, segments: list[dict[str, Any]] | None = None, numbers: np.ndarray | None = None
+) -> Path:
+    picture(folder / "a.png")
+    if numbers is None:
+        numbers = np.zeros((HEIGHT, WIDTH), np.int32)
+        numbers[:10], numbers[2:8, 5:9] = 70_000, 300
+    if segments is None:
+        segments = [{"id": 70_000, "category_id": 9}, {"id": 300, "category_id": 4, "iscrowd": 0}]
+    write_png(folder / "pan" / "a.png", coded(numbers))
+    categories = [{"id": 9, "name": "sky", "isthing": 0}, {"id": 4, "name": "cat", "isthing": 1}]
+    content = {
+        "images": [{"id": 1, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}],
+        "annotations": [{"image_id": 1, "file_name": "a.png", "segments_info": segments}],
+        "categories": categories,
+    }
+    path = folder / "pan.json"
+    path.write_text(json.dumps(content))
+    return path
+
+
+def test_panoptic_segments_become_objects_and_a_semantic_map(tmp_path: Path) -> None:
+    source = stored(panoptic.read(panoptic_file(tmp_path), split="train"), tmp_path)
+    assert (source.classes, source.stuff, source.labels) == (("cat",), ("sky",), {"box", "mask", "semantic"})
+    example = source[0]
+    np.testing.assert_array_equal(example.boxes, [[5, 2, 9, 8]])
+    assert example.masks is not None
+    assert rle.decode(example.masks[0], (HEIGHT, WIDTH)).sum() == 24
+    expected = np.full((HEIGHT, WIDTH), VOID)
+    expected[:10], expected[2:8, 5:9] = 1, 0
+    np.testing.assert_array_equal(example.semantic, expected)
+
+
+@pytest.mark.parametrize(
+    ("segments", "message"),
+    [
+        ([{"id": 300, "category_id": 4}], "pixels of segment 70000, which the JSON does not list"),
+        ([{"id": 300, "category_id": 4}] * 2, "another segment has the same id"),
+        ([{"id": 5, "category_id": 4}], "no pixel of .* has its id"),
+        ([{"id": 300, "category_id": 1}], "category_id 1 is not among"),
+    ],
+)
+def test_panoptic_segments_that_do_not_fit_are_named(tmp_path: Path, segments: list[Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        panoptic.read(panoptic_file(tmp_path, segments), split="train")
+
+
+def test_a_panoptic_png_of_another_size_is_named(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="is 8x8, its image 32x24"):
+        panoptic.read(panoptic_file(tmp_path, [], np.zeros((8, 8), np.int32)), split="train")
+
+
+# ---- Folders of masks
+
+
+def test_semantic_folder(tmp_path: Path) -> None:
+    for stem in "abc":
+        picture(tmp_path / "images" / f"{stem}.png")
+        numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
+        numbers[4:], numbers[9:] = 128, 255
+        write_png(tmp_path / "masks" / f"{stem}.png", numbers)
+    (tmp_path / "train.txt").write_text("a\nb\n")
+    (tmp_path / "val.txt").write_text("c.png\n")
+    (tmp_path / "notes.txt").write_text("nothing to do with it\n")
+    found = masks.read(tmp_path, classes=["ground", "cell", "core"])
+    assert {split: len(members) for split, members in found.splits.items()} == {"train": 2, "val": 1}
+    source = stored(found, tmp_path, "val")
+    assert (source.classes, source.stuff, source.labels) == ((), ("ground", "cell", "core"), {"semantic"})
+    np.testing.assert_array_equal(source[0].semantic, np.repeat([0, 1, 2], [4, 5, 15])[:, None] * np.ones(WIDTH))
+    with pytest.raises(UserError, match=r"values \[0, 128, 255\], but 2 classes are named"):
+        masks.read(tmp_path, classes=["ground", "cell"])
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_instance_folders(tmp_path: Path, flat: bool) -> None:
+    numbers = np.zeros((HEIGHT, WIDTH), np.uint16)
+    numbers[2:6, 3:9], numbers[10:20, 12:30] = 1, 700
+    if flat:
+        picture(tmp_path / "images" / "a.png")
+        write_png(tmp_path / "masks" / "a.png", numbers)
+    else:
+        picture(tmp_path / "stage" / "a" / "images" / "a.png")
+        for number in (1, 700):
+            write_png(tmp_path / "stage" / "a" / "masks" / f"{number}.png", (numbers == number).astype(np.uint8) * 255)
+    source = stored(masks.read(tmp_path, classes=["nucleus"], instances=flat), tmp_path)
+    example = source[0]
+    assert source.classes == ("nucleus",)
+    np.testing.assert_array_equal(example.boxes, [[3, 2, 9, 6], [12, 10, 30, 20]])
+    np.testing.assert_array_equal(example.area, [24, 180])
+
+
+def test_a_map_of_another_size_is_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    write_png(tmp_path / "masks" / "a.png", np.zeros((8, 8), np.uint8))
+    with pytest.raises(UserError, match="semantic map: it is 8x8, the image 32x24"):
+        masks.read(tmp_path)
+
+
+def test_a_folder_of_another_layout_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["data", "import", "masks", str(tmp_path), "--name", "x", "--out", str(tmp_path / "sets")]) == 2
+    assert "expected images/ beside masks/" in capsys.readouterr().err
+
+
+def test_the_shared_sets_are_read_whole(shared: Path, tmp_path: Path) -> None:
+    both = {}
+    for name, found in (
+        ("png", masks.read(shared / "data/nuclei-dsb2018", classes=["nucleus"])),
+        ("json", coco.read(shared / "data/nuclei-dsb2018/instances_val.json", split="val")),
+    ):
+        store.write(found, name=name, root=tmp_path)
+        source = store.open(name, "val", root=tmp_path)
+        assert len(source) == 28
+        both[name] = sorted(m for i in range(28) for m in source[i].masks or ())
+        assert len(both[name]) == 512
+    assert both["png"] == both["json"]

@@ -1,0 +1,142 @@
+"""Reads COCO's panoptic JSON with its PNGs (cocodataset.org, "Data format", 4): one file is one split.
+
+A PNG's pixel has the number of its segment, R + 256 G + 65536 B; 0 belongs to none. Segments of things become objects
+with masks, all segments together the semantic map, in which pixels of none are void.
+"""
+
+import os
+from collections import Counter
+from pathlib import Path
+from reprlib import repr as brief
+from typing import Any
+
+import cv2
+import numpy as np
+
+from ylosia_jax import rle
+from ylosia_jax.data import coco, records
+from ylosia_jax.data.images import MAX_IMAGE_BYTES
+from ylosia_jax.files import read_bytes
+from ylosia_jax.types import VOID, UserError
+
+
+def read(
+    json_file: str | os.PathLike[str],
+    *,
+    split: str,
+    images: str | os.PathLike[str] | None = None,
+    skip_bad: bool = False,
+) -> records.Imported:
+    """Reads and checks one annotation file; see `records.gather` for what is checked.
+
+    Beyond that it is bad if a PNG is missing or of another size than its image, has a number that the JSON has no
+    segment for, or if the JSON has a segment twice, or one without a pixel.
+
+    Args:
+      json_file: with `images`, `annotations` and `categories`; its PNGs lie in the folder of its name without `.json`.
+      split: the file's name among the set's splits.
+      images: the folder that its image paths start from; by default the file's own.
+      skip_bad: leave out images with anything wrong and import the rest; see `bad` of the result.
+
+    Raises:
+      UserError: if the file is not COCO's panoptic JSON, or if anything is wrong, listing the first ten things.
+    """
+    path = Path(json_file)
+    folder, maps = (path.parent if images is None else Path(images)), path.with_suffix("")
+    content = coco.load(path)
+    if not maps.is_dir():
+        raise UserError(f"{maps} is missing: the PNGs of {path.name} lie in the folder of its name without .json")
+    order = sorted(content["categories"], key=lambda item: (not item.get("isthing"), item.get("id", 0)))
+    names = coco.read_categories(path, order)
+    things = [item["id"] for item in order if item.get("isthing")]
+    labels = {category: label for label, category in enumerate(names)}
+    if len(labels) > VOID:
+        raise UserError(f"{path}: {len(labels)} categories are more than the {VOID} that a map of bytes tells apart")
+    annotations = {item.get("image_id"): item for item in content["annotations"]}
+    twice = Counter(repr(item.get("image_id")) for item in content["annotations"])
+    entries: list[records.Entry] = []
+    for number, image in enumerate(content["images"]):
+        where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
+        try:
+            image_id, file = coco.whole(image, "id"), coco.file_name(image)
+            size = coco.whole(image, "width"), coco.whole(image, "height")
+            if twice[repr(image_id)] != 1:
+                raise ValueError(f"it has {twice[repr(image_id)]} annotations, not one")
+            png = maps / coco.file_name(annotations[image_id])
+            objects, table = _segments(annotations[image_id], png, (size[1], size[0]), labels, names, set(things))
+        except (OSError, ValueError) as error:
+            entries.append(records.Entry(where, None, "", bad=[str(getattr(error, "strerror", None) or error)]))
+            continue
+
+        def semantic(png: Path = png, table: dict[int, int] = table) -> np.ndarray:
+            numbers = _numbers(png)
+            found, places = np.unique(numbers, return_inverse=True)
+            return np.array([table.get(n, VOID) for n in found.tolist()], np.uint8)[places].reshape(numbers.shape)
+
+        entries.append(records.Entry(where, folder / file, file, objects, size, image_id, semantic=semantic))
+    if not any(entry.path and os.path.exists(entry.path) for entry in entries):
+        reasons = f": {entries[0].bad[0]}" if entries and entries[0].bad else ""
+        raise UserError(
+            f"none of the {len(entries)} images of {path} is in {folder}{reasons}; name their folder with --images"
+        )
+    return records.gather(
+        {split: entries},
+        [names[category] for category in things],
+        source=path,
+        skip_bad=skip_bad,
+        category_ids=tuple(things),
+        stuff=[name for category, name in names.items() if category not in set(things)],
+    )
+
+
+def _segments(
+    annotation: dict[str, Any],
+    png: Path,
+    size: tuple[int, int],
+    labels: dict[int, int],
+    names: dict[int, str],
+    things: set[int],
+) -> tuple[list[records.Object], dict[int, int]]:
+    """The things among an image's segments, and segment's number -> semantic class."""
+    numbers = _numbers(png)
+    if numbers.shape != size:
+        raise ValueError(f"{png} is {numbers.shape[1]}x{numbers.shape[0]}, its image {size[1]}x{size[0]}")
+    there = set(np.unique(numbers).tolist()) - {0}
+    objects: list[records.Object] = []
+    table: dict[int, int] = {}
+    for segment in annotation.get("segments_info", []):
+        number, category = coco.whole(segment, "id"), coco.whole(segment, "category_id")
+        what = f"segment {number}"
+        if category not in labels:
+            raise ValueError(f"{what}: its category_id {category} is not among the file's categories")
+        if number in table:
+            raise ValueError(f"{what}: another segment has the same id")
+        if number not in there:
+            raise ValueError(f"{what}: no pixel of {png} has its id")
+        table[number] = labels[category]
+        if category in things:
+            mask = numbers == number
+            x, y, w, h = cv2.boundingRect(mask.astype(np.uint8))
+            objects.append(
+                records.Object(
+                    what=f"{what} ({names[category]})",
+                    name=names[category],
+                    box=(x, y, x + w, y + h),
+                    area=int(mask.sum()),
+                    crowd=bool(segment.get("iscrowd", 0)),
+                    id=number,
+                    segmentation={"size": list(size), "counts": rle.encode(mask)},
+                )
+            )
+    if unknown := sorted(there - table.keys()):
+        raise ValueError(f"{png} has pixels of segment {unknown[0]}, which the JSON does not list")
+    return objects, table
+
+
+def _numbers(png: Path) -> np.ndarray:
+    """[H, W] the segment of each pixel."""
+    coded = cv2.imdecode(np.frombuffer(read_bytes(png, MAX_IMAGE_BYTES), np.uint8), cv2.IMREAD_UNCHANGED)
+    if coded is None or coded.ndim != 3 or coded.shape[2] < 3 or coded.dtype != np.uint8:
+        raise ValueError(f"{png} is no PNG of three channels of bytes")
+    blue, green, red = (coded[..., channel].astype(np.int32) for channel in range(3))
+    return red + 256 * green + 65536 * blue
