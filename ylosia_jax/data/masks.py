@@ -145,6 +145,6 @@ def _map(path: Path) -> np.ndarray:
     image = cv2.imdecode(np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES), np.uint8), cv2.IMREAD_UNCHANGED)
     if image is not None and image.ndim == 3 and (image[..., :1] == image[..., :3]).all():
         image = image[..., 0]  # grey that was saved as colour
-    if image is None or image.ndim != 2 or image.dtype not in (np.uint8, np.uint16):
+    if image is None or image.ndim != 2 or image.dtype.name not in ("uint8", "uint16"):
         raise ValueError(f"{path} is no PNG of one channel")
     return image

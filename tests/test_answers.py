@@ -1,0 +1,146 @@
+import json
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from ylosia_jax import rle
+from ylosia_jax.answers import paste, true_segments, unpad
+from ylosia_jax.data.pipeline import Letterbox
+from ylosia_jax.predict import Labels, Result, Segments, write_maps
+from ylosia_jax.types import VOID, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
+
+CANVAS = (32, 48)
+
+
+def bilinear(logits, y, x):
+    """One sample of a grid whose cells have their centres at halves; edges are repeated."""
+    h, w = logits.shape
+    y, x = min(max(y - 0.5, 0), h - 1), min(max(x - 0.5, 0), w - 1)
+    top, left = int(y), int(x)
+    bottom, right = min(top + 1, h - 1), min(left + 1, w - 1)
+    fy, fx = y - top, x - left
+    upper = logits[top, left] * (1 - fx) + logits[top, right] * fx
+    lower = logits[bottom, left] * (1 - fx) + logits[bottom, right] * fx
+    return upper * (1 - fy) + lower * fy
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 96), (20, 48), (50, 31)])
+def test_paste_equals_loops(size):
+    rng = np.random.default_rng(0)
+    logits = rng.normal(size=(4, 8, 12)).astype(np.float32)
+    low = rng.uniform(0, 0.6, (4, 2)) * size[::-1]
+    boxes = np.concatenate([low, low + rng.uniform(0, 0.5, (4, 2)) * size[::-1]], 1).astype(np.float32)
+    boxes[3, 2:] = boxes[3, :2]  # no area
+    letterbox = Letterbox.fit(size, CANVAS)
+    found = paste(logits, boxes, letterbox, CANVAS)
+    sx, sy = letterbox.scale[:2]
+    for logit, (x0, y0, x1, y1), counts in zip(logits, boxes, found, strict=True):
+        mask = rle.decode(counts, size)
+        for i in range(size[0]):
+            for j in range(size[1]):
+                inside = x0 <= j + 0.5 < x1 and y0 <= i + 0.5 < y1
+                value = bilinear(logit.astype(float), (i + 0.5) * sy / 4, (j + 0.5) * sx / 4)
+                if abs(value) > 1e-5:
+                    assert mask[i, j] == (inside and value > 0), (i, j)
+    assert not rle.decode(found[3], size).any()
+
+
+def answers():
+    """Two rows of detections, the second of which is padding, of an image of half the canvas's scale."""
+    segments = np.zeros((1, *CANVAS), np.int32)
+    segments[0, :16], segments[0, 16:, :8] = 1, 1 + 3 + 2
+    return {
+        "box": Detections(
+            boxes=np.array([[[0, 0, 24, 16], [0, 0, 0, 0], [8, 8, 16, 16]]], np.float32),
+            scores=np.array([[0.9, 0, 0.5]], np.float32),
+            labels=np.array([[1, 0, 0]]),
+            valid=np.array([[True, False, True]]),
+            index=np.zeros((1, 3), int),
+        ),
+        "mask": Masks(logits=np.ones((1, 3, 8, 12), np.float32)),
+        "keypoint": Poses(keypoints=np.array([[[[8, 6, 0.7]]] * 3], np.float32)),
+        "semantic": SemanticMap(labels=np.repeat(np.arange(4), 8)[None, :, None] * np.ones((1, 1, 48), int)),
+        "panoptic": PanopticMap(segments=segments),
+    }
+
+
+def test_unpad_brings_everything_into_the_image():
+    found = unpad(answers(), 0, Letterbox.fit((16, 24), CANVAS), CANVAS)
+    assert found.detections is not None
+    np.testing.assert_allclose(found.detections.boxes, [[0, 0, 12, 8], [4, 4, 8, 8]])
+    np.testing.assert_array_equal(found.detections.labels, [1, 0])
+    assert [rle.area(counts, (16, 24)) for counts in found.detections.masks or ()] == [96, 16]
+    np.testing.assert_allclose(found.detections.keypoints, [[[4, 3, 0.7]]] * 2)
+    np.testing.assert_array_equal(found.semantic, np.repeat(np.arange(4), 4)[:, None] * np.ones((1, 24)))
+    # The third row of the padded detections is the second that is left.
+    assert found.segment_labels == {1: 1, 6: 2}
+    assert (found.segments == 1).sum() == 8 * 24
+
+
+def test_true_segments_lay_small_things_on_large_ones_and_stuff_below():
+    masks = np.zeros((3, 8, 8), bool)
+    masks[0, :6, :6], masks[1, 1:3, 1:3], masks[2, 5:, :] = True, True, True
+    semantic = np.full((8, 8), 3, np.uint8)
+    semantic[0, 7] = VOID
+    example = Example(
+        image=np.zeros((8, 8, 3), np.uint8),
+        name="a",
+        boxes=np.zeros((3, 4), np.float32),
+        labels=np.array([0, 1, 0]),
+        crowd=np.array([False, False, True]),
+        area=np.zeros(3, np.float32),
+        masks=tuple(map(rle.encode, masks)),
+        semantic=semantic,
+    )
+    found = true_segments(example, 2)
+    assert found is not None
+    areas = [rle.area(counts, (8, 8)) for counts in found.masks]
+    # The group lies at the bottom: it keeps what the first thing does not cover.
+    assert dict(zip(found.labels.tolist(), areas, strict=True)) == {0: 24 - 6, 1: 4, 3: 64 - 36 - 18 - 1}
+    assert areas[0] == 36 - 4
+    np.testing.assert_array_equal(found.crowd, [False, False, True, False])
+
+
+def test_maps_are_written_in_the_panoptic_coding(tmp_path: Path):
+    numbers = np.zeros((6, 5), np.int32)
+    numbers[:3], numbers[3:, 2:] = 1, 70_000
+    result = Result(
+        image=np.zeros((6, 5, 3), np.uint8),
+        name="b.jpg",
+        boxes=np.zeros((0, 4), np.float32),
+        scores=np.zeros(0),
+        labels=np.zeros(0, int),
+        meaning=Labels(("cat",), ("sky", "sea")),
+        semantic=np.full((6, 5), 2, np.uint8),
+        panoptic=Segments(numbers, {1: 0, 70_000: 2}),
+    )
+    (entry,) = json.loads(json.dumps(write_maps(result, tmp_path)))
+    assert entry["image_id"] == "b.jpg"
+    assert entry["segments_info"][1] == {"id": 70_000, "category_id": 3, "area": 9, "bbox": [2, 3, 3, 3], "iscrowd": 0}
+    coded = cv2.cvtColor(cv2.imread(str(tmp_path / "panoptic" / entry["file_name"])), cv2.COLOR_BGR2RGB).astype(int)
+    np.testing.assert_array_equal(coded @ [1, 256, 65536], numbers)
+    coded = cv2.cvtColor(cv2.imread(str(tmp_path / "semantic" / "b.png")), cv2.COLOR_BGR2RGB).astype(int)
+    assert (coded @ [1, 256, 65536] == 3).all()
+
+
+def test_drawings_show_masks_poses_and_maps():
+    found = unpad(answers(), 0, Letterbox.fit((16, 24), CANVAS), CANVAS)
+    assert found.detections is not None
+    result = Result(
+        image=np.full((16, 24, 3), 128, np.uint8),
+        name="",
+        boxes=found.detections.boxes,
+        scores=found.detections.scores,
+        labels=found.detections.labels,
+        meaning=Labels(("cat", "dog"), ("sky", "sea")),
+        rles=found.detections.masks,
+        semantic=found.semantic,
+    )
+    drawn = result.draw()
+    single = Result(**{**vars(result), "semantic": None}).draw()
+    assert drawn.shape[1] > 2 * single.shape[1]  # the map stands beside it
+    assert not (single == 128).all(axis=-1).all()
+    assert result.above(0.8).masks is not None
+    assert len(result.above(0.8)) == 1
