@@ -31,6 +31,7 @@ def test_every_golden_text_has_its_config() -> None:
     assert {path.stem for path in GOLDEN.glob("*.txt")} == {path.stem for path in CONFIGS}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_the_full_step_has_the_form_of_its_state(path: Path) -> None:
     experiment = config.load(path)

@@ -136,6 +136,7 @@ def test_boxes_stay_on_their_objects():
     assert np.mean(counts) > 2.5
 
 
+@pytest.mark.slow
 def test_boxes_stay_on_their_objects_in_a_mosaic():
     batches = [run(SHARED, drawn(seed)) for seed in range(25)]
     counts = np.concatenate([check_boxes(batch) for batch in batches])
@@ -389,6 +390,7 @@ def jitted_labels(config, batch, stride):
     return augment(config, batch, 5, 0.0, label_stride=stride, mirror=MIRROR)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("config", [ALONE, SHARED])
 def test_masks_and_classes_stay_on_their_objects(config):
     for seed in range(8):
@@ -419,6 +421,7 @@ def objects_of(batch):
     return [jax.tree.map(lambda x, i=i: x[i], batch.objects) for i in range(COUNT)]
 
 
+@pytest.mark.slow
 def test_coarse_maps_are_samples_of_fine_ones():
     fine, coarse = (jax.device_get(jitted_labels(SHARED, labelled(3), stride)) for stride in (1, 4))
     assert coarse.instances.shape == (COUNT, CANVAS[0] // 4, CANVAS[1] // 4)
@@ -458,6 +461,7 @@ def test_points_out_of_view_are_not_labelled():
     assert not y[v == 0].any()
 
 
+@pytest.mark.slow
 def test_a_mosaic_knows_what_all_of_its_tiles_know():
     alone = jax.device_get(jitted_labels(ALONE, labelled(0), 4))
     np.testing.assert_array_equal(alone.known, labelled(0).known)

@@ -151,6 +151,7 @@ def test_a_head_that_is_left_out_costs_nothing():
     assert set(variables["params"]) == {"backbone", "neck"}
 
 
+@pytest.mark.slow
 def test_evaluation_leaves_the_statistics_alone_and_treats_each_image_alone(tiny):
     out, updated = evaluate(tiny, IMAGE)
     jax.tree.map(np.testing.assert_array_equal, updated["batch_stats"], tiny["batch_stats"])
@@ -161,6 +162,7 @@ def test_evaluation_leaves_the_statistics_alone_and_treats_each_image_alone(tiny
     assert np.abs(out["box"].logits["p3"][0] - out["box"].logits["p3"][1]).max() > 1e-3
 
 
+@pytest.mark.slow
 def test_training_moves_the_statistics_of_every_norm_and_evaluation_reads_them(tiny):
     train = jax.jit(lambda v, x: TINY.apply(v, x, train=True, mutable=["batch_stats"]))
     out, updated = train(tiny, IMAGE)

@@ -23,6 +23,8 @@ from ylosia_jax.tasks.poses import DensePoses
 from ylosia_jax.tasks.semantic import Semantic
 from ylosia_jax.types import Detections, MaskOutputs, PoseOutputs
 
+pytestmark = pytest.mark.slow
+
 SIDE, ROWS, J = 160, 16, len(COCO_PERSON.names)
 CLASSES_AND_STUFF = len(CLASSES) + len(STUFF)
 SOURCE = Scenes("validation", size=4, image_size=(SIDE, SIDE))

@@ -60,6 +60,7 @@ def test_no_object_to_a_hundred_objects_compile_once_and_stay_finite(compiled: C
     assert all(np.isfinite(x).all() for x in jax.tree.leaves(state) if jnp.issubdtype(x.dtype, jnp.floating))
 
 
+@pytest.mark.slow
 def test_bf16_is_the_network_s_arithmetic_alone() -> None:
     experiment = tiny("bfloat16", max_objects=4)
     compiled = compile_step(experiment, MESH, 10)
@@ -71,12 +72,14 @@ def test_bf16_is_the_network_s_arithmetic_alone() -> None:
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves((state, metrics)))
 
 
+@pytest.mark.slow
 def test_float32_has_no_half_precision_anywhere(compiled: Compiled) -> None:
     text = str(jax.make_jaxpr(compiled.step)(compiled.form, batch_form(tiny(), MESH)))
     assert "bf16" not in text
     assert "f16" not in text
 
 
+@pytest.mark.slow
 def test_the_seed_decides_the_first_weights() -> None:
     def first(seed: int) -> list[np.ndarray]:
         state = compile_step(dataclasses.replace(tiny(), seed=seed), MESH, 10).init()
