@@ -44,16 +44,23 @@ def ylosia(
     80 classes, boxes alone: n 3,157,184, s 11,166,544, m 25,902,624, l 43,691,504, x 68,229,632.
 
     Args:
-      num_classes: of the things.
+      num_classes: of the things; 0 for none, and no boxes.
       masks: find an instance mask with every box.
       skeleton: find a pose of these points with every box.
       semantic_classes: things and stuff, for a semantic map; with masks too, there is a panoptic map as well.
+
+    Raises:
+      ValueError: if masks or poses are asked for, but no classes of things.
     """
     depth, width, widest = SCALES[scale]
     widths = [round(min(channels, widest) * width) for channels in (64, 128, 256, 512, 1024)]
     depths = [max(round(blocks * depth), 1) for blocks in (3, 6, 6, 3)]
-    heads: dict[str, nn.Module] = {"box": DecoupledHead(num_classes=num_classes)}
-    tasks: dict[str, Any] = {"box": DenseBoxes(num_classes=num_classes)}
+    heads: dict[str, nn.Module] = {}
+    tasks: dict[str, Any] = {}
+    if num_classes:
+        heads["box"], tasks["box"] = DecoupledHead(num_classes=num_classes), DenseBoxes(num_classes=num_classes)
+    elif masks or skeleton is not None:
+        raise ValueError("num_classes is 0, but masks and poses are of objects: give the number of their classes")
     if masks:
         heads["mask"], tasks["mask"] = PrototypeHead(), PrototypeMasks()
     if skeleton is not None:

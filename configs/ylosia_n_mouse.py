@@ -1,0 +1,47 @@
+"""Ylosia n on one mouse seen from above: a box and four points, from random weights.
+
+Not trained yet: its numbers are still to be measured.
+
+    ylosia data import coco PATH/TO/mouse-keypoints/keypoints_train.json --name mouse --split train
+    ylosia data import coco PATH/TO/mouse-keypoints/keypoints_val.json --name mouse --split val
+    ylosia train configs/ylosia_n_mouse.py --workdir runs/mouse
+"""
+
+from ylosia_jax.data.augment import Augment
+from ylosia_jax.data.datasets import Imported
+from ylosia_jax.experiment import Data, Experiment
+from ylosia_jax.systems.ylosia import ylosia
+from ylosia_jax.train.loop import Train
+from ylosia_jax.train.optim import Optim
+from ylosia_jax.types import Skeleton
+
+MOUSE = Skeleton(
+    names=("snout", "leftear", "rightear", "tailbase"),
+    mirror=(0, 2, 1, 3),
+    edges=((0, 1), (0, 2), (1, 3), (2, 3)),
+    sigmas=(0.05, 0.05, 0.05, 0.05),
+    classes=("mouse",),
+)
+
+
+def get_config() -> Experiment:
+    network, tasks = ylosia("n", num_classes=1, skeleton=MOUSE)
+    return Experiment(
+        network=network,
+        tasks=tasks,
+        data=Data(
+            train=Imported("mouse", split="train"),
+            valid=Imported("mouse", split="val"),
+            classes=("mouse",),
+            skeleton=MOUSE,
+            image_size=(256, 320),
+            batch_size=16,
+            max_objects=4,
+        ),
+        # Seen from above it has no up and no left; a mirrored mouse has its ears exchanged, which augmentation knows.
+        augment=Augment(
+            flip=0.5, flip_vertical=0.5, scale=(0.7, 1.4), translate=0.2, hue=0.02, saturation=0.3, brightness=0.3
+        ),
+        optim=Optim(lr=2e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
+        train=Train(epochs=120, evaluate_every=30, best_metric="keypoint/AP"),
+    )
