@@ -130,6 +130,7 @@ def check_boxes(batch):
     return batch.objects.valid.sum(axis=1)
 
 
+@pytest.mark.slow
 def test_boxes_stay_on_their_objects():
     counts = [check_boxes(run(ALONE, drawn(seed))) for seed in range(20)]
     # Most objects stay in view.
@@ -432,6 +433,7 @@ def test_coarse_maps_are_samples_of_fine_ones():
     assert (around == coarse.semantic).any(0).mean() > 0.99
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("flip", "flip_vertical"), [(0, 0), (1, 0), (0, 1), (1, 1)])
 def test_points_move_with_their_objects_and_mirrors_exchange_sides(flip, flip_vertical):
     config = Augment(flip=flip, flip_vertical=flip_vertical, scale=(0.8, 0.8), min_visible=0.0)
@@ -451,6 +453,7 @@ def test_points_move_with_their_objects_and_mirrors_exchange_sides(flip, flip_ve
     assert not found.keypoints[:, EACH:].any()
 
 
+@pytest.mark.slow
 def test_points_out_of_view_are_not_labelled():
     found = jax.device_get(jitted_labels(Augment(scale=(2.5, 2.5), min_visible=0.0), labelled(2), 4)).objects
     x, y, v = np.moveaxis(found.keypoints, -1, 0)

@@ -249,6 +249,7 @@ def test_a_folder_of_another_layout_is_refused(tmp_path: Path, capsys: pytest.Ca
     assert "expected images/ beside masks/" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_the_shared_sets_are_read_whole(shared: Path, tmp_path: Path) -> None:
     both = {}
     for name, found in (

@@ -114,6 +114,7 @@ def random_case(rng):
     return truths, detections, num_classes
 
 
+@pytest.mark.slow
 def test_equals_pycocotools_on_adversarial_cases():
     rng = np.random.default_rng(0)
     undefined = partial = many = 0

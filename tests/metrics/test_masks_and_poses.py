@@ -127,6 +127,7 @@ def same(found, names, expected):
 
 
 # 60 evaluations of up to 25 images: some 1,000 image cases a kind.
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(60))
 def test_equal_to_pycocotools(seed):
     rng = np.random.default_rng(seed)

@@ -69,6 +69,7 @@ def twin(cases):
     return pq, there
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(50))
 def test_equals_the_published_rules(seed):
     """50 evaluations of 20 images: 1,000 cases."""

@@ -77,6 +77,7 @@ def test_network_and_task_agree():
     assert found.shape == (1, 300, 4)
 
 
+@pytest.mark.slow
 def test_every_task_is_a_head_that_can_be_left_out():
     """Asked for one by one, then together; a head that is not asked for has no parameters and no outputs."""
     asked = {

@@ -338,6 +338,7 @@ def test_decode_selects_by_class():
     assert not found.boxes[0, 2:].any()
 
 
+@pytest.mark.slow
 def test_classes_that_an_image_does_not_label_cost_nothing():
     outputs, objects = random_outputs(4), objects_of(TRUTH)
     known = np.ones((IMAGES, TASK.num_classes), bool)
