@@ -109,7 +109,21 @@ def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) 
         counts = confusion(example.semantic, answer.semantic, classes)
     if answer.segments is not None and (truth := true_segments(example, things)) is not None:
         segments = truth, segments_of(example.name, answer.segments, answer.segment_labels)
-    return Record(example.name, image_truth(example), answer.detections, counts, segments)
+    return Record(example.name, image_truth(example), _known(answer.detections, example.known), counts, segments)
+
+
+def _known(found: ImageDetections | None, known: np.ndarray | None) -> ImageDetections | None:
+    """The detections of classes that the image has labels for: of others nobody can say whether they are right."""
+    if found is None or known is None or known.all():
+        return found
+    keep = known[found.labels]
+    return ImageDetections(
+        boxes=found.boxes[keep],
+        scores=found.scores[keep],
+        labels=found.labels[keep],
+        masks=None if found.masks is None else tuple(m for m, k in zip(found.masks, keep, strict=True) if k),
+        keypoints=None if found.keypoints is None else found.keypoints[keep],
+    )
 
 
 def records(

@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 
 from ylosia_jax import config as configs
 from ylosia_jax.data.augment import Augment, augment
-from ylosia_jax.data.datasets import Dataset, open_dataset, other_split
+from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset, other_split
 from ylosia_jax.data.pipeline import Needs, canvas_of, train_batches
 from ylosia_jax.evaluate import compile_predict, evaluate, flat_scores
 from ylosia_jax.files import write_atomically
@@ -108,6 +108,7 @@ class Experiment:
             masks="mask" in self.labels,
             points=points if "keypoint" in self.labels else 0,
             semantic="semantic" in self.labels,
+            classes=len(self.data.classes) if isinstance(self.data.train, Mixture) else 0,
         )
 
 

@@ -3,8 +3,9 @@
 import dataclasses
 
 from ylosia_jax.data import store
+from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.data.scenes import Scenes
-from ylosia_jax.types import Source
+from ylosia_jax.types import Source, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +21,20 @@ class Imported:
     split: str
 
 
-Dataset = Imported | Scenes
+@dataclasses.dataclass(frozen=True)
+class Mixture:
+    """Several splits as one, see `mixture.Mixed`.
+
+    Attributes:
+      parts: the splits.
+      weights: how much each contributes to a pass, relative to the others.
+    """
+
+    parts: tuple[Imported | Scenes, ...]
+    weights: tuple[float, ...]
+
+
+Dataset = Imported | Scenes | Mixture
 
 
 def open_dataset(dataset: Dataset) -> Source:
@@ -29,6 +43,8 @@ def open_dataset(dataset: Dataset) -> Source:
     Raises:
       UserError: if the set or the split is not there; names those that are, and the import command.
     """
+    if isinstance(dataset, Mixture):
+        return Mixed(tuple(map(open_dataset, dataset.parts)), dataset.weights)
     return dataset if isinstance(dataset, Scenes) else store.open(dataset.name, dataset.split)
 
 
@@ -39,6 +55,12 @@ def other_split(dataset: Dataset, name: str | None, split: str | None) -> Datase
       name: an imported set's name or folder, or `scenes`; None keeps the set.
       split: None keeps the split's name.
     """
+    if isinstance(dataset, Mixture):
+        if name is None:
+            if split is not None:
+                raise UserError("the run's data is a mixture: name one of its data sets beside --split")
+            return dataset
+        dataset = Imported(name, split or "val")
     if name == "scenes" or (name is None and isinstance(dataset, Scenes)):
         base = dataset if isinstance(dataset, Scenes) else Scenes("validation", size=128)
         return dataclasses.replace(base, split=split or base.split)
