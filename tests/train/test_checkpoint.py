@@ -113,3 +113,13 @@ def test_an_unwritable_folder_is_one_clear_line(tmp_path: Path, checkpoints: Che
     )
     with pytest.raises(UserError, match=r"step 2 .*No space left.*step 1 is intact"):
         checkpoints.save(2, state(2), batches(), {})
+
+
+def test_a_damaged_checkpoint_is_one_clear_line(checkpoints: Checkpoints) -> None:
+    checkpoints.save(5, state(5), batches(), {})
+    checkpoints.save(6, state(6), batches(), {})
+    for path in (checkpoints.folder / "6" / "state").rglob("*"):
+        if path.is_file():
+            path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    with pytest.raises(UserError, match=r"checkpoint of step 6 .* cannot be read: it is damaged"):
+        checkpoints.restore(6, form(state(0)))

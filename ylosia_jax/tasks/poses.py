@@ -53,7 +53,7 @@ class DensePoses:
     """
 
     sigmas: tuple[float, ...]
-    gain: float = 6.0
+    gain: float = 3.0
     visible_gain: float = 0.5
     far: float = 0.5
     area_share: float = 0.53

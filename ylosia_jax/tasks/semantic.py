@@ -41,7 +41,7 @@ class Semantic:
       head: whose outputs these are: [B, h, w, S] logits.
     """
 
-    gain: float = 1.0
+    gain: float = 3.0
     dice: float = 1.0
     stride: int = 4
     head: str = "semantic"

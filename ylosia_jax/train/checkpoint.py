@@ -95,9 +95,18 @@ class Checkpoints:
         Args:
           state: its form with shardings (`jax.ShapeDtypeStruct` leaves); arrays land as it says, whatever mesh wrote
             them.
+
+        Raises:
+          UserError: if it cannot be read: damaged, or replaced by its run in the meantime.
         """
         args = ocp.args.Composite(state=ocp.args.StandardRestore(state))
-        return self._manager.restore(step, args=args)["state"]
+        try:
+            return self._manager.restore(step, args=args)["state"]
+        except Exception as error:  # Orbax and TensorStore have no common one
+            raise UserError(
+                f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, was replaced meanwhile, "
+                f"or is of another network ({_first_line(error)}); name another one of the steps {self.steps()}"
+            ) from error
 
     def restore_batches(self, step: int, batches: grain.DatasetIterator) -> None:
         """Moves an input iterator to where it stood."""

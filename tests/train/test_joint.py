@@ -1,0 +1,112 @@
+"""All tasks in one run, on scenes and on a mixture in which images know different things."""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+
+from ylosia_jax import config
+from ylosia_jax.data.datasets import Mixture
+from ylosia_jax.data.scenes import CLASSES, Scenes
+from ylosia_jax.data.scenes_grounds import STUFF
+from ylosia_jax.data.skeletons import COCO_PERSON
+from ylosia_jax.experiment import Experiment, train
+from ylosia_jax.models.heads.pose import PoseHead
+from ylosia_jax.models.heads.prototypes import PrototypeHead
+from ylosia_jax.models.heads.semantic import SemanticHead
+from ylosia_jax.predict import load, predict_files
+from ylosia_jax.tasks.masks import PrototypeMasks
+from ylosia_jax.tasks.panoptic import Panoptic
+from ylosia_jax.tasks.poses import DensePoses
+from ylosia_jax.tasks.semantic import Semantic
+from ylosia_jax.train.log import read_rows
+from ylosia_jax.types import UserError
+
+pytestmark = pytest.mark.slow
+
+SEMANTIC = len(CLASSES) + len(STUFF)
+
+
+def tiny(workdir: Path) -> Experiment:
+    """The tests' small run, with all heads."""
+    base: Experiment = config.load(Path(__file__).parents[1] / "tiny.py")
+    heads = {
+        "mask": PrototypeHead(prototypes=8, width=8, branch=8),
+        "keypoint": PoseHead(points=17, branch=8),
+        "semantic": SemanticHead(num_classes=SEMANTIC, width=8),
+    }
+    tasks = {
+        "mask": PrototypeMasks(points=16),
+        "keypoint": DensePoses(sigmas=COCO_PERSON.sigmas, points=16),
+        "semantic": Semantic(),
+        "panoptic": Panoptic(things=len(CLASSES), classes=SEMANTIC, score_threshold=0.0),
+    }
+    network = base.network.clone(heads={**base.network.heads, **heads})  # type: ignore[attr-defined]
+    return dataclasses.replace(
+        base,
+        network=network,
+        tasks=base.tasks | tasks,
+        data=dataclasses.replace(base.data, stuff=STUFF, skeleton=COCO_PERSON),
+        train=dataclasses.replace(base.train, steps=6),
+        workdir=str(workdir),
+    )
+
+
+def test_all_tasks_train_score_and_predict(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path / "run")
+    scores = train(experiment)
+    assert set(scores) == {"box", "mask", "keypoint", "semantic", "panoptic"}
+    rows = read_rows(tmp_path / "run" / "metrics.csv")
+    assert all(row["compiles"] == "1" for row in rows)
+    assert all(np.isfinite(float(value)) for row in rows for name, value in row.items() if name.startswith("loss"))
+    assert {"loss/box", "loss/mask", "loss/keypoint", "loss/semantic"} <= rows[0].keys()
+
+    model = load(tmp_path / "run")
+    result = model(Scenes("test", size=1, image_size=(72, 96))[0].image)
+    assert result.masks is not None
+    assert result.masks.shape == (len(result), 72, 96)
+    assert result.keypoints is not None
+    assert result.keypoints.shape == (len(result), 17, 3)
+    assert result.semantic is not None
+    assert result.semantic.shape == (72, 96)
+    assert result.panoptic is not None
+    assert set(np.unique(result.panoptic.map)) - {0} == set(result.panoptic.labels)
+    posed = result.keypoints.any(axis=(1, 2))
+    assert not posed[result.labels != CLASSES.index("person")].any()
+
+    picture = result.save(tmp_path / "a.png", score=0.0)
+    assert predict_files(model, [picture], tmp_path / "out") == []
+    entries = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert all("segmentation" in entry for entry in entries)
+    assert (tmp_path / "out" / "semantic" / "a.png").exists()
+    assert json.loads((tmp_path / "out" / "panoptic.json").read_text())["annotations"][0]["image_id"] == "a.png"
+
+
+def test_a_mixture_trains_in_one_compilation(tmp_path: Path) -> None:
+    experiment = tiny(tmp_path)
+    parts = Scenes("train", size=16, image_size=(64, 64)), Scenes("test", size=8, image_size=(64, 96))
+    data = dataclasses.replace(experiment.data, train=Mixture(parts, (1.0, 1.0)))
+    scores = train(dataclasses.replace(experiment, data=data))
+    assert np.isfinite(scores["semantic"]["mIoU"])
+    assert read_rows(tmp_path / "metrics.csv")[-1]["compiles"] == "1"
+    assert jax.device_count() >= 1
+
+
+def test_a_task_that_the_data_cannot_supply_is_refused(tmp_path: Path, shared: Path) -> None:
+    from ylosia_jax.data import store, voc
+
+    store.write(voc.read(shared / "data/bccd"), name="bccd", root=tmp_path / "sets")
+    experiment = tiny(tmp_path / "run")
+    cells = config.load("configs/ylosia_n_bccd.py").data
+    folder = str(tmp_path / "sets" / "bccd")
+    data = dataclasses.replace(
+        cells,
+        train=dataclasses.replace(cells.train, name=folder),
+        valid=dataclasses.replace(cells.valid, name=folder),
+    )
+    with pytest.raises(UserError, match=r"the task 'mask' needs mask labels, but .*bccd.* knows only box"):
+        train(dataclasses.replace(experiment, data=data))
+    assert not (tmp_path / "run").exists()
