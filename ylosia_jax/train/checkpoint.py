@@ -104,8 +104,8 @@ class Checkpoints:
             return self._manager.restore(step, args=args)["state"]
         except Exception as error:  # Orbax and TensorStore have no common one
             raise UserError(
-                f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, was replaced meanwhile, "
-                f"or is of another network ({_first_line(error)}); name another one of the steps {self.steps()}"
+                f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, was replaced "
+                f"meanwhile, or is of another network ({_first_line(error)}); name another of the steps {self.steps()}"
             ) from error
 
     def restore_batches(self, step: int, batches: grain.DatasetIterator) -> None:
