@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -32,6 +32,7 @@ from ylosia_jax.types import Batch, Example, Source
 Predict = Callable[[Any, Any], dict[str, Any]]
 
 
+@runtime_checkable
 class Decoder(Protocol):
     """What prediction asks of a task. All of them see all outputs; each sees the answers of those before it."""
 
@@ -41,9 +42,12 @@ class Decoder(Protocol):
 
 
 def make_predict(
-    network: nn.Module, tasks: Mapping[str, Decoder], precision: Literal["float32", "bfloat16"] = "float32"
+    network: nn.Module, tasks: Mapping[str, Any], precision: Literal["float32", "bfloat16"] = "float32"
 ) -> Predict:
-    """The function `(variables, image) -> {task: answer}` for letterboxed uint8 images, not compiled yet."""
+    """The function `(variables, image) -> {task: answer}` for letterboxed uint8 images, not compiled yet.
+
+    Tasks that are no `Decoder` have no part in it.
+    """
     dtype = jnp.dtype(precision)
 
     def predict(variables: Any, image: Any) -> dict[str, Any]:
@@ -52,7 +56,8 @@ def make_predict(
         outputs = cast_floats(network.apply(stored, to_float(image).astype(dtype), train=False), jnp.dtype("float32"))
         answers: dict[str, Any] = {}
         for name, task in tasks.items():
-            answers[name] = task.decode(outputs, answers)
+            if isinstance(task, Decoder):
+                answers[name] = task.decode(outputs, answers)
         return answers
 
     return predict
@@ -60,7 +65,7 @@ def make_predict(
 
 def compile_predict(
     network: nn.Module,
-    tasks: Mapping[str, Decoder],
+    tasks: Mapping[str, Any],
     mesh: Mesh,
     precision: Literal["float32", "bfloat16"] = "float32",
 ) -> Predict:

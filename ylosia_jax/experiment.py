@@ -27,7 +27,7 @@ from ylosia_jax.train.log import Log
 from ylosia_jax.train.loop import Train, train_loop
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import batch_sharding, make_mesh, place_batch, state_shardings
-from ylosia_jax.train.step import State, init_state, make_train_step
+from ylosia_jax.train.step import State, Trainable, init_state, make_train_step
 from ylosia_jax.train.stop import stop_requests
 from ylosia_jax.types import Batch, Label, Skeleton, Source, UserError
 
@@ -180,7 +180,7 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
     step = make_train_step(
         experiment.network,
         # The others only put answers together.
-        {name: task for name, task in experiment.tasks.items() if task.needs},
+        {name: task for name, task in experiment.tasks.items() if isinstance(task, Trainable)},
         experiment.optim,
         steps,
         transform=functools.partial(_transform, experiment),
@@ -189,7 +189,10 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
     jitted = jax.jit(
         step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
     )
-    return Compiled(step=jitted, form=abstract(form, shardings), init=jax.jit(init, out_shardings=shardings))
+    # Random bits of sixty shapes take XLA's CPU backend 20 s to optimise, and a moment to compute as they are.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    make = jax.jit(init, out_shardings=shardings, compiler_options=options)
+    return Compiled(step=jitted, form=abstract(form, shardings), init=make)
 
 
 def _transform(experiment: Experiment, batch: Batch, progress: jax.Array) -> Batch:

@@ -205,9 +205,12 @@ class PoseOutputs:
 
     Attributes:
       points: level -> [B, H, W, 3 J] encoded x and y, and a logit of being visible, of every point of the pose.
+      heatmap: [B, h, w, J] logits of each point being in a cell, whichever object's it is; on a grid that the canvas
+        is a whole multiple of.
     """
 
     points: Mapping[str, Float[Array, "B _ _ P"]]
+    heatmap: Float[Array, "B h w J"]
 
 
 @struct.dataclass

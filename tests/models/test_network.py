@@ -94,10 +94,17 @@ def test_bottlenecks_have_shortcuts_in_the_backbone_alone():
     assert seen == {("backbone", True), ("neck", False)}
 
 
-def test_head_answers_at_every_level_that_it_is_given():
+def test_neck_adds_a_fine_level():
+    out, variables = form(PAN(widths=(16, 24, 40), depth=2, fine=6), features(c3=8, c4=12, c5=20))
+    assert list(out) == ["p2", "p3", "p4", "p5"]
+    assert out["p2"].shape == (2, 16, 24, 6)
+    assert set(variables["params"]["fine"]) == {"project_p3", "project_p4", "project_p5", "mix", "expand"}
+
+
+def test_head_answers_at_its_levels():
     for levels in ({"p3": 16, "p4": 24, "p5": 40}, {"p4": 24, "p5": 40, "p6": 40}):
         maps = features(**levels)
-        out, _ = form(DecoupledHead(num_classes=5, bins=8), maps)
+        out, _ = form(DecoupledHead(num_classes=5, bins=8, levels=tuple(levels)), features(p2=8, **levels))
         assert map_shapes(out["logits"]) == {level: (*x.shape[:3], 5) for level, x in maps.items()}
         assert map_shapes(out["deltas"]) == {level: (*x.shape[:3], 32) for level, x in maps.items()}
 
@@ -108,7 +115,7 @@ def test_head_answers_at_every_level_that_it_is_given():
     [(8, 3, 2, 16, 8), (256, 80, 16, 64, 256), (512, 5, 16, 128, 512), (64, 80, 16, 64, 80), (64, 365, 16, 64, 100)],
 )
 def test_head_widths(channels, classes, bins, box_width, class_width):
-    _, variables = form(DecoupledHead(classes, bins), features(p3=channels))
+    _, variables = form(DecoupledHead(classes, bins, levels=("p3",)), features(p3=channels))
     params = variables["params"]
     assert params["box_p3_0"]["conv"]["kernel"].shape == (3, 3, channels, box_width)
     assert params["box_p3_out"]["kernel"].shape == (1, 1, box_width, 4 * bins)

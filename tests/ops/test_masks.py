@@ -43,3 +43,14 @@ def test_resize_equals_jax_image(shape):
 
 def test_resize_by_hand():
     np.testing.assert_allclose(masks.resize(jnp.array([[0.0, 4.0]]), 1, 4), [[0, 1, 3, 4]])
+
+
+@pytest.mark.parametrize(
+    ("shape", "factor"), [((2, 5, 7, 3), 4), ((1, 1, 4, 2), 2), ((1, 6, 1, 4), 3), ((1, 3, 3, 1), 1)]
+)
+def test_enlarged_argmax_is_the_argmax_of_the_enlarged(shape, factor):
+    logits = jnp.asarray(np.random.default_rng(0).normal(size=shape).astype(np.float32))
+    _, height, width, _ = shape
+    enlarged = masks.resize(jnp.moveaxis(logits, -1, 1), height * factor, width * factor)
+    found = jax.jit(masks.enlarged_argmax, static_argnums=1)(logits, factor)
+    np.testing.assert_array_equal(found, jnp.argmax(enlarged, axis=1))

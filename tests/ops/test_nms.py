@@ -101,7 +101,9 @@ def select_by_loops(boxes, scores, score_threshold, iou_threshold, pre_nms, max_
     if not pairs:
         return []
     groups = [0 if class_agnostic else label for _, label in pairs]
-    keep = greedy(boxes[[point for point, _ in pairs]], [True] * len(pairs), iou_threshold, groups)
+    keep = [True] * len(pairs)
+    if iou_threshold is not None:
+        keep = greedy(boxes[[point for point, _ in pairs]], keep, iou_threshold, groups)
     found = [pair for pair, kept in zip(pairs, keep, strict=True) if kept][:max_detections]
     return [(*boxes[point], scores[point, label], label, point) for point, label in found]
 
@@ -113,6 +115,7 @@ def select_by_loops(boxes, scores, score_threshold, iou_threshold, pre_nms, max_
         {"pre_nms": 40, "max_detections": 20, "class_agnostic": True},
         # More rows than candidates, more candidates than pairs.
         {"pre_nms": 500, "max_detections": 200, "class_agnostic": False},
+        {"pre_nms": 150, "max_detections": 20, "class_agnostic": False, "iou_threshold": None},
     ],
 )
 def test_selection_equals_loops(setting):

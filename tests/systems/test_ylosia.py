@@ -1,12 +1,16 @@
+import functools
 import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 
 from ylosia_jax.data.skeletons import COCO_PERSON
+from ylosia_jax.evaluate import make_predict
+from ylosia_jax.models.necks.fine import FineLevel
 from ylosia_jax.systems.ylosia import SCALES, ylosia
-from ylosia_jax.types import DenseOutputs
+from ylosia_jax.types import Batch, DenseOutputs, Objects
 
 # Of the published networks at 80 classes.
 PARAMETERS = {"n": 3_157_184, "s": 11_166_544, "m": 25_902_624, "l": 43_691_504, "x": 68_229_632}
@@ -70,37 +74,90 @@ def test_network_and_task_agree():
     assert set(network.heads) == set(tasks) == {"box"}
     assert tasks["box"].num_classes == logits["p3"].shape[-1] == 7
     assert deltas["p3"].shape[-1] == 4 * tasks["box"].bins
-    # What the network says, the task can decode: 588 candidates, of which at most 300 are returned.
+    # What the network says, the task can decode: 588 candidates, of which at most 100 are returned.
     found = jax.eval_shape(
         lambda logits, deltas: tasks["box"].decode({"box": DenseOutputs(logits, deltas)}).boxes, logits, deltas
     )
-    assert found.shape == (1, 300, 4)
+    assert found.shape == (1, 100, 4)
 
 
 @pytest.mark.slow
 def test_every_task_is_a_head_that_can_be_left_out():
-    """Asked for one by one, then together; a head that is not asked for has no parameters and no outputs."""
+    """Asked for one by one, then together; a head that is not asked for has no parameters and no outputs.
+
+    The level that heads for pixels share is there with the first of them.
+    """
     asked = {
         "mask": {"masks": True},
         "keypoint": {"skeleton": COCO_PERSON},
         "semantic": {"semantic_classes": 13},
     }
     alone = sizes(ylosia("n", num_classes=6)[0])
+    fine = sizes(FineLevel(32), {f"p{i}": jnp.zeros((1, 2 ** (6 - i), 2 ** (6 - i), 4 * 2**i * 2)) for i in (3, 4, 5)})
     added = {}
     for name, fields in asked.items():
         network, tasks = ylosia("n", num_classes=6, **fields)
         assert set(network.heads) == set(tasks) == {"box", name}
-        added[name] = sizes(network) - alone
+        added[name] = sizes(network) - alone - fine
         assert added[name] > 0
     network, tasks = ylosia("n", num_classes=6, masks=True, skeleton=COCO_PERSON, semantic_classes=13)
     assert list(tasks) == ["box", "mask", "keypoint", "semantic", "panoptic"]
-    assert sizes(network) == alone + sum(added.values())
+    assert sizes(network) == alone + fine + sum(added.values())
 
 
-def sizes(network):
-    """How many parameters a network has."""
-    variables = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False))
+def sizes(module, inputs=None):
+    """How many parameters a network has, or a part that is called with `inputs`."""
+    inputs = jnp.zeros((1, 64, 64, 3)) if inputs is None else inputs
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, train=False))
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
+
+
+@pytest.mark.slow
+def test_nms_free():
+    """The twin answers alone, is asked for every object once, and teaches the features nothing."""
+    network, tasks = ylosia("n", num_classes=3, masks=True, skeleton=COCO_PERSON, nms_free=True)
+    assert list(tasks) == ["box", "many", "mask", "keypoint"]
+    assert (tasks["box"].top_k, tasks["box"].iou_threshold, tasks["mask"].learned_with) == (1, None, "many")
+    image = jax.random.uniform(jax.random.key(0), (1, 64, 64, 3))
+    variables = network.init(jax.random.key(1), image, train=False)
+    objects = Objects(
+        boxes=jnp.array([[[4.0, 4, 40, 40], [30, 30, 60, 60], [0, 0, 0, 0]]]),
+        labels=jnp.array([[1, 2, 0]]),
+        valid=jnp.array([[True, True, False]]),
+        crowd=jnp.zeros((1, 3), bool),
+    )
+    ones = jnp.ones(1, jnp.int32)
+    size = jnp.full((1, 2), 64.0)
+    batch = Batch(image=image, extent=size, size=size, index=ones, epoch=ones, objects=objects)
+
+    def loss(params, task):
+        outputs = network.apply(variables | {"params": params}, image, train=False)
+        targets = {task: tasks[task].encode(outputs, batch, {})}
+        return tasks[task].loss(outputs, targets, batch)[0], (targets[task].score > 0).sum()
+
+    twin, count = jax.jit(jax.grad(functools.partial(loss, task="box"), has_aux=True))(variables["params"])
+    taught = {name for name, grads in twin.items() if any(np.asarray(x).any() for x in jax.tree.leaves(grads))}
+    assert taught == {"heads_box"}
+    assert 1 <= count <= 2
+    many, count = jax.jit(jax.grad(functools.partial(loss, task="many"), has_aux=True))(variables["params"])
+    taught = {name for name, grads in many.items() if any(np.asarray(x).any() for x in jax.tree.leaves(grads))}
+    assert taught == {"backbone", "neck", "heads_many"}
+    assert count > 2
+    # In prediction the other head is not there.
+    predict = jax.jit(make_predict(network, tasks))
+    answers = predict(variables, image)
+    assert set(answers) == {"box", "mask", "keypoint"}
+    alone = make_predict(*ylosia("n", num_classes=3, masks=True, skeleton=COCO_PERSON))
+
+    def flops(run):
+        shapes = jax.eval_shape(lambda: variables)
+        if run is alone:
+            rest = {k: v for k, v in shapes["params"].items() if k != "heads_many"}
+            stats = {k: v for k, v in shapes["batch_stats"].items() if k != "heads_many"}
+            shapes = shapes | {"params": rest, "batch_stats": stats}
+        return jax.jit(run).lower(shapes, image).compile().cost_analysis()["flops"]
+
+    assert flops(make_predict(network, tasks)) <= flops(alone)
 
 
 def test_all_heads_answer_in_one_pass():
@@ -114,7 +171,7 @@ def test_all_heads_answer_in_one_pass():
         return answers
 
     answers = jax.eval_shape(run)
-    assert answers["mask"].logits.shape == (2, 300, 16, 24)
-    assert answers["keypoint"].keypoints.shape == (2, 300, 17, 3)
+    assert answers["mask"].logits.shape == (2, 100, 16, 24)
+    assert answers["keypoint"].keypoints.shape == (2, 100, 17, 3)
     assert answers["semantic"].labels.shape == (2, 64, 96)
     assert answers["panoptic"].segments.shape == (2, 64, 96)

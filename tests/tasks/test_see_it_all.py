@@ -14,7 +14,7 @@ from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
 from ylosia_jax.data.skeletons import COCO_PERSON
 from ylosia_jax.evaluate import letterbox_of, metrics, record_of
-from ylosia_jax.ops import points
+from ylosia_jax.ops import heatmaps, points
 from ylosia_jax.ops.masks import resize
 from ylosia_jax.tasks.dense import DenseTargets
 from ylosia_jax.tasks.masks import PrototypeMasks
@@ -83,10 +83,18 @@ def perfect(batch):
     )
     outputs = {
         "mask": MaskOutputs(prototypes=jnp.asarray(prototypes, jnp.float32), coefficients=levels(coefficients)),
-        "keypoint": PoseOutputs(points=levels(coded)),
+        "keypoint": PoseOutputs(points=levels(coded), heatmap=perfect_heatmap(batch)),
         "semantic": jnp.asarray(np.eye(CLASSES_AND_STUFF)[labels] * 40, jnp.float32),
     }
     return {"box": dense}, outputs
+
+
+def perfect_heatmap(batch):
+    """Logits of the bumps that the truth draws."""
+    keypoints = batch.objects.keypoints
+    draw = functools.partial(heatmaps.encode_heatmap, height=SIDE // 4, width=SIDE // 4, spread=POSES.spread)
+    heat = jnp.clip(jax.vmap(draw)(keypoints[..., :2] / 4, keypoints[..., 2] > 0), 1e-8, 1 - 1e-6)
+    return jnp.log(heat) - jnp.log1p(-heat)
 
 
 @pytest.fixture(scope="module")
@@ -224,3 +232,58 @@ def test_a_batch_without_the_labels_is_refused(task, change, message, batch, per
     targets, outputs = perfect
     with pytest.raises(ValueError, match=message):
         task.encode(outputs, batch.replace(**change), targets)
+
+
+def test_poses_move_to_the_heatmaps_bumps(batch, perfect):
+    """Anchor points that are off by a few pixels still give the truth, wherever a bump says so."""
+    _, outputs = perfect
+    rng = np.random.default_rng(5)
+    objects = batch.objects
+    noise = {
+        k: jnp.asarray(rng.uniform(-0.3, 0.3, x.shape), jnp.float32) for k, x in outputs["keypoint"].points.items()
+    }
+    shaken = jax.tree.map(jnp.add, outputs["keypoint"].points, noise)
+    found = Detections(
+        boxes=objects.boxes,
+        scores=objects.valid * 1.0,
+        labels=objects.labels,
+        valid=objects.valid,
+        index=jnp.asarray(nearest_point(objects)) * objects.valid,
+    )
+
+    def error(heatmap):
+        output = {"keypoint": PoseOutputs(points=shaken, heatmap=heatmap)}
+        poses = jax.jit(POSES.decode)(output, {"box": found}).keypoints
+        known = np.asarray(objects.keypoints[..., 2] > 0)
+        return np.linalg.norm(np.asarray(poses - objects.keypoints)[..., :2], axis=-1)[known]
+
+    heat = outputs["keypoint"].heatmap
+    exact, rough = error(heat), error(jnp.full_like(heat, -20.0))
+    assert np.median(rough) > 1
+    assert np.median(exact) < 0.05
+    # Where no bump is near, the pose stays where the anchor point put it.
+    assert rough.max() < 0.3 * 8 * 2**0.5 + 1e-3
+
+
+def test_heatmaps_are_asked_only_where_they_are_known(batch, perfect):
+    targets, outputs = perfect
+    objects = batch.objects
+    posed = np.asarray((objects.keypoints[..., 2] > 0).any(axis=-1) & objects.valid)
+    image = int(np.argmax(posed.sum(axis=1)))
+    rows = np.flatnonzero(posed[image])
+    assert len(rows) >= 2
+    wanted = POSES.encode(outputs, batch, targets)
+    shown = np.asarray(objects.keypoints[image, ..., 2] > 0).any(axis=0)
+    np.testing.assert_array_equal(np.asarray(wanted.asked[image]).all(axis=(0, 1)), shown)
+    # Of one figure nobody marked the points: inside its box a bump is neither right nor wrong.
+    keypoints = np.array(objects.keypoints)
+    keypoints[image, rows[0]] = 0
+    fewer = POSES.encode(outputs, batch.replace(objects=objects.replace(keypoints=jnp.asarray(keypoints))), targets)
+    x0, y0, x1, y1 = (int(v) for v in objects.boxes[image, rows[0]] / 4)
+    asked, heat = np.asarray(fewer.asked[image]), np.asarray(fewer.heatmap[image])
+    inside = asked[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1]
+    assert not inside[heat[y0 + 1 : y1 - 1, x0 + 1 : x1 - 1] < POSES.min_heat].any()
+    outside = np.ones(asked.shape[:2], bool)
+    outside[max(y0 - 1, 0) : y1 + 2, max(x0 - 1, 0) : x1 + 2] = False
+    kinds = (keypoints[image, ..., 2] > 0).any(axis=0)
+    assert asked[outside][:, kinds].all()

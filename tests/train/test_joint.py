@@ -34,9 +34,9 @@ def tiny(workdir: Path) -> Experiment:
     """The tests' small run, with all heads."""
     base: Experiment = config.load(Path(__file__).parents[1] / "tiny.py")
     heads = {
-        "mask": PrototypeHead(prototypes=8, width=8, branch=8),
+        "mask": PrototypeHead(prototypes=8, branch=8),
         "keypoint": PoseHead(points=17, branch=8),
-        "semantic": SemanticHead(num_classes=SEMANTIC, width=8),
+        "semantic": SemanticHead(num_classes=SEMANTIC),
     }
     tasks = {
         "mask": PrototypeMasks(points=16),

@@ -51,6 +51,12 @@ def texture(rng: np.random.Generator, stuff: str, y: np.ndarray, x: np.ndarray, 
     elif stuff == "water":
         high = colour(rng, hue=(0.48, 0.6), saturation=(0.5, 0.85), value=(0.45, 0.85))
         low, mix = lighter(high, 0.35), np.clip(np.sin(70 * np.sqrt(depth) + 20 * rough + 9 * x), 0.2, 1)
+    elif stuff == "floor":
+        # Planks or tiles that run away from the eye, in the colours of wood and stone: no wall looks like that.
+        high = colour(rng, hue=(0.05, 0.11), saturation=(0.05, 0.55), value=(0.35, 0.8))
+        near = 1 / (depth + 0.2)
+        u, v = rng.uniform(12, 30) * (x - rng.uniform(0.3, 0.9)) * near, rng.uniform(15, 40) * near
+        low, mix = lighter(high, rng.uniform(0.15, 0.4)), pattern(("stripes", "checks")[rng.integers(2)], u, v)
     else:
         high = colour(rng, saturation=(0.1, 0.5), value=(0.5, 0.95))
         kind, frequency, turn = PATTERNS[rng.integers(4)], rng.uniform(15, 60), rng.uniform(0, math.pi)

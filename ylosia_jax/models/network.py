@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -16,13 +17,16 @@ class Network(nn.Module):
       backbone: called as `(image, train)`, gives {"c3": …, "c4": …, …}.
       neck: called as `(features, train)`, gives {"p3": …, …}.
       heads: name -> head, called as `(features, train)`.
+      detached: names of heads that learn from the features, but do not teach them.
     """
 
     backbone: nn.Module
     neck: nn.Module
     heads: Mapping[str, nn.Module]
+    detached: tuple[str, ...] = ()
 
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
         """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides."""
         features = self.neck(self.backbone(image, train), train)
-        return {name: head(features, train) for name, head in self.heads.items()}
+        fixed = jax.lax.stop_gradient(features)
+        return {name: head(fixed if name in self.detached else features, train) for name, head in self.heads.items()}

@@ -48,6 +48,33 @@ def resize(logits: Float[Array, "*B h w"], height: int, width: int) -> Float[Arr
     return jnp.einsum("Hh,...hw,Ww->...HW", rows, logits, columns, precision=precision)
 
 
+def enlarged_argmax(logits: Float[Array, "B h w S"], factor: int) -> Int[Array, "B H W"]:
+    """The highest of S maps at every pixel of the maps enlarged bilinearly, without ever holding them enlarged.
+
+    A pixel of a cell sees fixed shares of the cell and its neighbours, by its place in the cell: `factor` squared maps
+    of the cells' own size are mixed, and only their winners are interleaved. Edges are repeated.
+
+    Args:
+      factor: pixels that a cell is wide.
+    """
+    batch, height, width, _ = logits.shape
+
+    def shares(x: Array, axis: int) -> Array:
+        size = x.shape[axis]
+        before = jnp.concatenate([_cut(x, axis, 0, 1), _cut(x, axis, 0, size - 1)], axis)
+        after = jnp.concatenate([_cut(x, axis, 1, size), _cut(x, axis, size - 1, size)], axis)
+        steps = [(i + 0.5) / factor - 0.5 for i in range(factor)]
+        return jnp.stack([x * (1 - abs(step)) + (before if step < 0 else after) * abs(step) for step in steps])
+
+    mixed = shares(shares(jnp.moveaxis(logits, -1, 1), 2), 4)
+    best = jnp.argmax(mixed, axis=3)
+    return best.transpose(2, 3, 1, 4, 0).reshape(batch, height * factor, width * factor)
+
+
+def _cut(x: Array, axis: int, start: int, stop: int) -> Array:
+    return jax.lax.slice_in_dim(x, start, stop, axis=axis)
+
+
 def _bilinear(old: int, new: int) -> Float[Array, "new old"]:
     centres = jnp.clip((jnp.arange(new) + 0.5) * old / new, 0.5, old - 0.5)
     return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - (jnp.arange(old) + 0.5)))

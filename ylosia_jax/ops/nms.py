@@ -71,7 +71,7 @@ def select_detections(
     scores: Float[Array, "B A K"],
     *,
     score_threshold: float,
-    iou_threshold: float,
+    iou_threshold: float | None,
     pre_nms: int,
     max_detections: int,
     class_agnostic: bool = False,
@@ -82,6 +82,7 @@ def select_detections(
     them above `score_threshold` are suppressed class by class.
 
     Args:
+      iou_threshold: None for no suppression: of scores that name every object once.
       max_detections: M, rows that are returned an image.
       class_agnostic: suppress across classes.
 
@@ -96,8 +97,10 @@ def select_detections(
         top, index = jax.lax.top_k(flat, min(pre_nms, flat.shape[0]))
         labels, points = index % classes, index // classes
         candidates = boxes[points]
-        groups = None if class_agnostic else labels
-        keep = nms(candidates, top > score_threshold, iou_threshold=iou_threshold, groups=groups)
+        keep = top > score_threshold
+        if iou_threshold is not None:
+            groups = None if class_agnostic else labels
+            keep = nms(candidates, keep, iou_threshold=iou_threshold, groups=groups)
         kept, order = jax.lax.top_k(jnp.where(keep, top, -1.0), min(max_detections, top.shape[0]))
         valid = kept > score_threshold
         found = candidates[order] * valid[:, None], kept * valid, labels[order] * valid, valid, points[order] * valid

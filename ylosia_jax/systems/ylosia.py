@@ -1,5 +1,6 @@
 """Ylosia: one network, one pass, every answer about the objects in an image."""
 
+import dataclasses
 from typing import Any, Literal
 
 from flax import linen as nn
@@ -11,6 +12,7 @@ from ylosia_jax.models.heads.prototypes import PrototypeHead
 from ylosia_jax.models.heads.semantic import SemanticHead
 from ylosia_jax.models.necks.pan import PAN
 from ylosia_jax.models.network import Network
+from ylosia_jax.tasks.auxiliary import Auxiliary
 from ylosia_jax.tasks.dense import DenseBoxes
 from ylosia_jax.tasks.masks import PrototypeMasks
 from ylosia_jax.tasks.panoptic import Panoptic
@@ -37,6 +39,7 @@ def ylosia(
     masks: bool = False,
     skeleton: Skeleton | None = None,
     semantic_classes: int = 0,
+    nms_free: bool = False,
 ) -> tuple[Network, dict[str, Any]]:
     """Network and tasks of Ylosia at one of its published scales: boxes, and whatever else is asked for.
 
@@ -48,6 +51,8 @@ def ylosia(
       masks: find an instance mask with every box.
       skeleton: find a pose of these points with every box.
       semantic_classes: things and stuff, for a semantic map; with masks too, there is a panoptic map as well.
+      nms_free: beside the head that finds every object many times, train a twin that finds it once, on the same
+        features (YOLOv10, arXiv:2405.14458, section 3.1). Prediction has the twin alone, and nothing to suppress.
 
     Raises:
       ValueError: if masks or poses are asked for, but no classes of things.
@@ -57,22 +62,34 @@ def ylosia(
     depths = [max(round(blocks * depth), 1) for blocks in (3, 6, 6, 3)]
     heads: dict[str, nn.Module] = {}
     tasks: dict[str, Any] = {}
+    learned_with = "many" if nms_free else "box"
     if num_classes:
         heads["box"], tasks["box"] = DecoupledHead(num_classes=num_classes), DenseBoxes(num_classes=num_classes)
+        if nms_free:
+            heads["many"], tasks["many"] = (
+                heads["box"].clone(),
+                Auxiliary(dataclasses.replace(tasks["box"], head="many")),
+            )
+            tasks["box"] = DenseBoxes(num_classes=num_classes, top_k=1, iou_threshold=None)
     elif masks or skeleton is not None:
         raise ValueError("num_classes is 0, but masks and poses are of objects: give the number of their classes")
     if masks:
-        heads["mask"], tasks["mask"] = PrototypeHead(), PrototypeMasks()
+        heads["mask"], tasks["mask"] = PrototypeHead(), PrototypeMasks(learned_with=learned_with)
     if skeleton is not None:
         heads["keypoint"] = PoseHead(points=len(skeleton.names))
-        tasks["keypoint"] = DensePoses(sigmas=skeleton.sigmas)
+        tasks["keypoint"] = DensePoses(sigmas=skeleton.sigmas, learned_with=learned_with)
     if semantic_classes:
         heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic()
         if masks:
             tasks["panoptic"] = Panoptic(things=num_classes, classes=semantic_classes)
     network = Network(
         backbone=CSP(widths=tuple(widths), depths=tuple(depths)),  # type: ignore[arg-type]
-        neck=PAN(widths=tuple(widths[2:]), depth=depths[0]),  # type: ignore[arg-type]
+        neck=PAN(
+            widths=tuple(widths[2:]),  # type: ignore[arg-type]
+            depth=depths[0],
+            fine=widths[1] if heads.keys() - {"box", "many"} else 0,
+        ),
         heads=heads,
+        detached=("box",) if nms_free else (),
     )
     return network, tasks

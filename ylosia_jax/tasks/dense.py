@@ -52,10 +52,10 @@ class DenseBoxes:
       class_gain: weight of the class loss.
       dfl_gain: weight of the distribution loss.
       score_threshold: detections below this are dropped. Low by default: AP needs the tail, drawings cut it off.
-      iou_threshold: of the class-wise suppression.
+      iou_threshold: of the class-wise suppression; None for none, where `top_k` is 1 and every object is found once.
       pre_nms: candidates that enter the suppression.
-      max_detections: M, detections an image.
-      head: whose outputs these are.
+      max_detections: M, detections an image; COCO's evaluation looks at no more than 100.
+      head: whose outputs these are, and the task's name.
     """
 
     num_classes: int
@@ -67,9 +67,9 @@ class DenseBoxes:
     class_gain: float = 0.5
     dfl_gain: float = 1.5
     score_threshold: float = 0.001
-    iou_threshold: float = 0.7
+    iou_threshold: float | None = 0.7
     pre_nms: int = 1024
-    max_detections: int = 300
+    max_detections: int = 100
     head: str = "box"
 
     @property

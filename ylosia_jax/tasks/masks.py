@@ -42,13 +42,15 @@ class PrototypeMasks:
     Attributes:
       gain: weight of the loss.
       points: P, positives an image whose masks are trained in a step; those left over wait for another.
-      boxes: name of the task whose targets and detections these masks belong to.
+      boxes: name of the task whose detections these masks belong to.
+      learned_with: name of the task whose targets say which anchor points learn them.
       head: whose outputs these are.
     """
 
     gain: float = 5.0
     points: int = 64
     boxes: str = "box"
+    learned_with: str = "box"
     head: str = "mask"
 
     @property
@@ -62,7 +64,7 @@ class PrototypeMasks:
         Raises:
           ValueError: if the map of instances and the prototypes have different grids.
         """
-        dense, objects = targets[self.boxes], batch.objects
+        dense, objects = targets[self.learned_with], batch.objects
         height, width = outputs[self.head].prototypes.shape[1:3]
         instances = batch.instances
         if instances is None or objects.masked is None or instances.shape[1:] != (height, width):

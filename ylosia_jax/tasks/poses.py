@@ -1,7 +1,7 @@
-"""Poses as points that every anchor point predicts beside its box (YOLO-Pose, arXiv:2204.06806).
+"""Poses as points that every anchor point predicts (YOLO-Pose, arXiv:2204.06806), made exact by heatmaps.
 
 Shape shorthand: B images, A anchor points over all levels, P trained points of an image, M detections, J points of a
-pose.
+pose, h w cells of the heatmaps' grid.
 """
 
 import dataclasses
@@ -11,12 +11,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 from ylosia_jax.ops import boxes as box_ops
-from ylosia_jax.ops import losses, points
+from ylosia_jax.ops import heatmaps, losses, points
+from ylosia_jax.ops import masks as mask_ops
 from ylosia_jax.ops import poses as pose_ops
-from ylosia_jax.types import Batch, Detections, Label, PoseOutputs, Poses
+from ylosia_jax.types import Batch, Detections, Label, Objects, PoseOutputs, Poses
 
 
 @struct.dataclass
@@ -28,12 +29,16 @@ class PoseTargets:
       weight: [B, P] that of its box; 0 for padding, and where no point of the object is labelled.
       keypoints: [B, P, J, 3] the object's, x and y in pixels of the canvas, and v.
       area: [B, P] of the object, in square pixels.
+      heatmap: [B, h, w, J] bumps at the labelled points of all objects.
+      asked: [B, h, w, J] False where nobody says whether there is such a point.
     """
 
     points: Int[Array, "B P"]
     weight: Float[Array, "B P"]
     keypoints: Float[Array, "B P J 3"]
     area: Float[Array, "B P"]
+    heatmap: Float[Array, "B h w J"]
+    asked: Bool[Array, "B h w J"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,8 +52,16 @@ class DensePoses:
       far: weight of the distance's logarithm within the loss of places. Object keypoint similarity is flat far from
         the truth; the logarithm still pulls there, and not more than that.
       area_share: what the mean object fills of its box: COCO measures by the object's area, training has its box.
+      heat_gain: weight of the heatmaps' loss.
+      spread: standard deviation of a heatmap's bump, in cells.
+      reach: how far from where an anchor point expects it a point is looked for on the heatmap, in units of what
+        annotators differ by; the standard deviation of a Gaussian.
+      peaks: bumps of a kind that an image has at most.
+      min_heat: bumps that are lower, or seem so from far, move no point.
+      stride: pixels of the canvas that a cell of the heatmaps is wide.
       points: P, positives an image whose poses are trained in a step.
-      boxes: name of the task whose targets and detections these poses belong to.
+      boxes: name of the task whose detections these poses belong to.
+      learned_with: name of the task whose targets say which anchor points learn them.
       head: whose outputs these are.
     """
 
@@ -57,8 +70,15 @@ class DensePoses:
     visible_gain: float = 0.5
     far: float = 0.5
     area_share: float = 0.53
+    heat_gain: float = 0.5
+    spread: float = 1.5
+    reach: float = 2.0
+    peaks: int = 64
+    min_heat: float = 0.1
+    stride: int = 4
     points: int = 128
     boxes: str = "box"
+    learned_with: str = "box"
     head: str = "keypoint"
 
     @property
@@ -67,36 +87,59 @@ class DensePoses:
         return frozenset({"box", "keypoint"})
 
     def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any]) -> PoseTargets:
-        """Chooses the anchor points to train.
+        """Chooses the anchor points to train, and draws the heatmaps.
 
         Raises:
           ValueError: if the batch has no keypoints, or another number of them than there are sigmas.
         """
-        dense, objects = targets[self.boxes], batch.objects
+        dense, objects = targets[self.learned_with], batch.objects
         keypoints = objects.keypoints
         if keypoints is None or keypoints.shape[2] != len(self.sigmas):
             found = 0 if keypoints is None else keypoints.shape[2]
             raise ValueError(f"the batch has poses of {found} points, the task has {len(self.sigmas)} sigmas")
-        posed = (keypoints[..., 2] > 0).any(axis=-1) & objects.valid
+        posed = _labelled(objects).any(axis=-1)
         share, chosen = jax.lax.top_k(
             dense.share * jnp.take_along_axis(posed, dense.index, axis=1), min(self.points, dense.share.shape[1])
         )
         rows = jnp.take_along_axis(dense.index, chosen, axis=1)
         boxes = jnp.take_along_axis(objects.boxes, rows[..., None], axis=1)
+        heatmap, asked = self._draw(objects, posed, outputs[self.head].heatmap.shape)
         return PoseTargets(
             points=chosen,
             weight=jnp.take_along_axis(dense.score, chosen, axis=1) * (share > 0),
             keypoints=jnp.take_along_axis(keypoints, rows[..., None, None], axis=1),
             area=box_ops.area(boxes) * self.area_share,
+            heatmap=heatmap,
+            asked=asked,
         )
+
+    def _draw(self, objects: Objects, posed: Bool[Array, "B N"], shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Bumps, and where they can be believed.
+
+        A kind of point is asked for in images where one of its kind is labelled: where none is, either there is none
+        or nobody looked. Nor is it asked for inside the boxes of those objects, of a class that has poses in this
+        image, whose points are not labelled.
+        """
+        assert objects.keypoints is not None
+        height, width = shape[1:3]
+        shown = _labelled(objects)
+        draw = jax.vmap(lambda places, shown: heatmaps.encode_heatmap(places, shown, height, width, spread=self.spread))
+        heatmap = draw(objects.keypoints[..., :2] / self.stride, shown)
+        kin = (objects.labels[:, :, None] == objects.labels[:, None]) & posed[:, None]
+        unknown = objects.valid & kin.any(axis=-1) & ~posed
+        hidden = mask_ops.inside_boxes(objects.boxes / self.stride, height, width) * unknown[..., None, None]
+        # A neighbour's point within such a box is known all the same.
+        believed = (hidden.max(axis=1, initial=0) == 0)[..., None] | (heatmap > self.min_heat)
+        return heatmap, believed & shown.any(axis=1)[:, None, None]
 
     def loss(
         self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """1 - object keypoint similarity, point by point, and the cross entropy of being labelled at all.
+        """1 - object keypoint similarity, point by point, the cross entropies of being labelled and of the heatmaps.
 
         Points that are not labelled have no place to learn. All is weighted as the box's losses, and divided by the
-        sum of weights over the global batch.
+        sum of weights over the global batch. The heatmaps' cross entropy is weighted, cell by cell, by the squared
+        error (quality focal loss, arXiv:2006.04388, eq. 2), and its sum is divided by the number of labelled points.
         """
         wanted: PoseTargets = targets[self.head]
         place, logits = self._places(outputs[self.head], wanted.points)
@@ -111,13 +154,27 @@ class DensePoses:
         parts = {
             "place": self.gain * (each.sum(axis=-1) / count * wanted.weight).sum() / total,
             "visible": self.visible_gain * (there * wanted.weight).sum() / total,
+            "heat": self.heat_gain * self._heat_loss(outputs[self.head].heatmap, wanted, batch),
         }
         return sum(parts.values(), start=jnp.zeros(())), parts
 
+    def _heat_loss(self, logits: Array, wanted: PoseTargets, batch: Batch) -> Float[Array, ""]:
+        each = losses.binary_cross_entropy_loss(logits, wanted.heatmap) - losses.binary_entropy(wanted.heatmap)
+        error = jax.lax.stop_gradient(jax.nn.sigmoid(logits) - wanted.heatmap)
+        return (each * error**2 * wanted.asked).sum() / jnp.maximum(_labelled(batch.objects).sum(), 1)
+
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> Poses:
-        """The poses of the detections, in their order."""
+        """The poses of the detections, in their order: where the anchor point puts them, moved to the nearest bumps."""
         detections: Detections = answers[self.boxes]
         place, logits = self._places(outputs[self.head], detections.index)
+        area = box_ops.area(detections.boxes) * self.area_share
+        reach = self.reach * jnp.sqrt(area)[..., None] * 2 * jnp.array(self.sigmas) / self.stride
+
+        def move(logits: Array, near: Array, reach: Array) -> Array:
+            places, heights = heatmaps.decode_heatmap(logits, self.peaks)
+            return heatmaps.nearest_peaks(near, reach, places, heights, min_height=self.min_heat)
+
+        place = jax.vmap(move)(outputs[self.head].heatmap, place / self.stride, jnp.maximum(reach, 1)) * self.stride
         keypoints = jnp.concatenate([place, jax.nn.sigmoid(logits)[..., None]], axis=-1)
         return Poses(keypoints=keypoints * detections.valid[..., None, None])
 
@@ -131,3 +188,9 @@ class DensePoses:
         coded = coded.reshape(*chosen.shape, len(self.sigmas), 3)
         place = pose_ops.decode_points(coded[..., :2], jnp.asarray(anchors)[chosen], jnp.asarray(strides)[chosen])
         return place, coded[..., 2]
+
+
+def _labelled(objects: Objects) -> Bool[Array, "B N J"]:
+    """Which points of the objects have a place."""
+    assert objects.keypoints is not None
+    return (objects.keypoints[..., 2] > 0) & objects.valid[..., None]

@@ -85,9 +85,7 @@ class Semantic:
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> SemanticMap:
         """The likeliest class of each pixel, of the logits enlarged to the canvas."""
-        logits = outputs[self.head]
-        logits = _resize(logits, logits.shape[1] * self.stride, logits.shape[2] * self.stride)
-        return SemanticMap(labels=jnp.argmax(logits, axis=-1))
+        return SemanticMap(labels=mask_ops.enlarged_argmax(outputs[self.head], self.stride))
 
 
 def _resize(logits: Float[Array, "B h w S"], height: int, width: int) -> Float[Array, "B H W S"]:

@@ -1,7 +1,7 @@
 """One training step: (state, batch) -> (state, metrics)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
 import jax.numpy as jnp
@@ -17,6 +17,7 @@ Metrics = dict[str, Float[Array, ""]]
 Step = Callable[["State", Batch], tuple["State", Metrics]]
 
 
+@runtime_checkable
 class Trainable(Protocol):
     """What the step asks of a task. All of them see all outputs; each sees the targets of those before it."""
 

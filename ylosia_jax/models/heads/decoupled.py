@@ -20,15 +20,17 @@ class DecoupledHead(nn.Module):
     Attributes:
       num_classes: K.
       bins: R, bins of each side's distance distribution (GFL, arXiv:2006.04388).
+      levels: where objects are looked for, finest first.
     """
 
     num_classes: int
     bins: int = 16
+    levels: tuple[str, ...] = ("p3", "p4", "p5")
 
     @nn.compact
     def __call__(self, features: Mapping[str, Float[Array, "B _ _ _"]], train: bool) -> DenseOutputs:
-        """Returns logits [.., K] and deltas [.., 4 * R] of every level that the neck gives."""
-        finest = next(iter(features.values())).shape[-1]
+        """Returns logits [.., K] and deltas [.., 4 * R] of its levels."""
+        finest = features[self.levels[0]].shape[-1]
         box_width = max(16, finest // 4, 4 * self.bins)
         class_width = max(finest, min(self.num_classes, 100))
 
@@ -39,7 +41,8 @@ class DecoupledHead(nn.Module):
 
         logits: dict[str, Array] = {}
         deltas: dict[str, Array] = {}
-        for level, x in features.items():
+        for level in self.levels:
+            x = features[level]
             # About 5 objects in a 640 px image, spread over the level's cells and the classes: the first losses are
             # then those of a detector that knows how rare objects are.
             prior = 5 / self.num_classes / (640 / stride(level)) ** 2
