@@ -90,6 +90,10 @@ class Experiment:
     seed: int = 0
     workdir: str = ""
 
+    def __post_init__(self) -> None:
+        if self.augment.copy_paste and not self.needs.masks:
+            raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
+
     @property
     def canvas(self) -> tuple[int, int]:
         """(height, width) of the network's input."""

@@ -2,10 +2,13 @@ import functools
 import itertools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 
 from ylosia_jax.data.augment import FILL, Augment, augment, image_keys
+from ylosia_jax.data.copy_paste import copy_paste
+from ylosia_jax.data.pasted import Pasted
 from ylosia_jax.types import VOID, Batch, Objects
 
 CANVAS = (96, 128)
@@ -20,6 +23,7 @@ ROWS = 7  # too few for all objects of a mosaic
 
 GEOMETRY = {"flip": 0.5, "flip_vertical": 0.5, "scale": (0.6, 1.6), "translate": 0.2, "min_visible": 0.0}
 ALONE, SHARED = Augment(**GEOMETRY), Augment(**GEOMETRY, mosaic=0.6)
+PASTED = Augment(**GEOMETRY, copy_paste=0.8)
 
 traces: list[tuple[Augment, tuple[int, ...]]] = []
 
@@ -392,7 +396,7 @@ def jitted_labels(config, batch, stride):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("config", [ALONE, SHARED])
+@pytest.mark.parametrize("config", [ALONE, SHARED, PASTED])
 def test_masks_and_classes_stay_on_their_objects(config):
     for seed in range(8):
         batch = jax.device_get(jitted_labels(config, labelled(seed), 1))
@@ -408,13 +412,15 @@ def test_masks_and_classes_stay_on_their_objects(config):
                 if not objects.valid[row]:
                     assert not cells.any()
                     continue
+                assert objects.masked[row] == (objects.labels[row] % EACH != 2)
+                if config.copy_paste and not objects.masked[row]:
+                    continue  # nobody knows how much of it is hidden
                 y, x = np.nonzero(cells)
                 found = [x.min(), y.min(), x.max() + 1, y.max() + 1]
                 np.testing.assert_allclose(found, objects.boxes[row], atol=1)
                 assert (semantic[cells] == objects.labels[row]).all()
                 inner = image[cells] / np.maximum(image[cells].max(-1, keepdims=True), 0.1)
                 assert np.isclose(inner, COLOURS[objects.labels[row]], atol=0.3).all(-1).mean() > 0.7
-                assert objects.masked[row] == (objects.labels[row] % EACH != 2)
 
 
 def objects_of(batch):
@@ -471,3 +477,92 @@ def test_a_mosaic_knows_what_all_of_its_tiles_know():
     shared = jax.device_get(jitted_labels(Augment(mosaic=1.0), labelled(0), 4))
     assert not shared.known[:, 3].any()  # every mosaic of four pictures has the second one in it
     assert shared.known[:, [0, 1, 2, 4]].all()
+
+
+# ---- Copy-paste, large-scale jitter
+
+
+def test_pasted_objects_hide_what_they_lie_on():
+    """Two pictures by hand: the square of one covers the right half of the other's bar, and one of its points."""
+    bar, square = (10, 20, 70, 40), (40, 10, 90, 60)
+    image = np.zeros((2, *CANVAS, 3), np.float32)
+    instances = np.zeros((2, *CANVAS), np.int32)
+    boxes, keypoints = np.zeros((2, 3, 4), np.float32), np.zeros((2, 3, 1, 3), np.float32)
+    for i, (x0, y0, x1, y1) in enumerate((bar, square)):
+        image[i, y0:y1, x0:x1, i] = 1
+        instances[i, y0:y1, x0:x1] = 1
+        boxes[i, 0], keypoints[i, 0, 0] = (x0, y0, x1, y1), (60, 30, 2)
+    valid = np.tile([True, False, False], (2, 1))
+    objects = Objects(
+        boxes=boxes,
+        labels=np.array([[3, 0, 0], [4, 0, 0]], np.int32),
+        valid=valid,
+        crowd=np.zeros((2, 3), bool),
+        masked=valid,
+        keypoints=keypoints,
+    )
+    pasted = Pasted(
+        image=jnp.asarray(image),
+        cover=jnp.ones((2, *CANVAS, 1)),
+        objects=jax.tree.map(jnp.asarray, objects),
+        known=None,
+        instances=jnp.asarray(instances),
+        semantic=jnp.asarray(instances) * jnp.array([4, 5])[:, None, None],
+    )
+    chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
+    found = jax.device_get(copy_paste(pasted, chosen, picks, min_visible=0.2, min_side=2))
+    np.testing.assert_array_equal(found.objects.valid, [[True, True, False], [True, False, False]])
+    np.testing.assert_array_equal(found.objects.boxes[0], [[10, 20, 40, 40], square, [0] * 4])
+    np.testing.assert_array_equal(found.objects.labels[0], [3, 4, 0])
+    np.testing.assert_array_equal(found.objects.keypoints[0, :2, 0], [[60, 30, 1], [60, 30, 2]])
+    for row, (x0, y0, x1, y1) in enumerate([(10, 20, 40, 40), square]):
+        expected = np.zeros(CANVAS, bool)
+        expected[y0:y1, x0:x1] = True
+        np.testing.assert_array_equal(found.instances[0] == row + 1, expected)
+        np.testing.assert_array_equal(found.image[0, ..., row] == 1, expected)
+        np.testing.assert_array_equal(found.semantic[0] == row + 4, expected)
+    for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(pasted), strict=True):
+        np.testing.assert_array_equal(mine[1], theirs[1])
+    # Hidden too far, the bar leaves, and its mask with it.
+    found = jax.device_get(copy_paste(pasted, chosen, picks, min_visible=0.6, min_side=2))
+    np.testing.assert_array_equal(found.objects.labels[0], [4, 0, 0])
+    np.testing.assert_array_equal(found.objects.boxes[0, 0], square)
+    assert (found.instances[0] == 1).sum() == 50 * 50
+    assert found.instances[0].max() == 1
+
+
+@pytest.mark.slow
+def test_crowds_and_objects_without_masks_are_not_pasted():
+    labels = set()
+    for seed in range(8):
+        batch = jax.device_get(jitted_labels(Augment(copy_paste=1.0, min_visible=0.0), labelled(seed), 1))
+        for i, objects in enumerate(objects_of(batch)):
+            foreign = objects.valid & (objects.labels // EACH != i)
+            assert not (foreign & objects.crowd).any()
+            assert (objects.masked | ~foreign).all()
+            labels |= set(objects.labels[foreign] % EACH)
+    assert labels == {0}
+
+
+@pytest.mark.slow
+def test_jitter_places_pictures_anywhere():
+    """Small ones lie whole on the canvas, large ones cover it; both at places that differ."""
+    for scale in (0.4, 2.0):
+        found = jax.device_get(run(Augment(scale=(scale, scale), jitter=True, min_visible=0.0), drawn(0)))
+        starts = set()
+        for i, (height, width) in enumerate(EXTENTS):
+            shown = ~np.isclose(found.image[i], GREY, atol=1e-3).all(-1)
+            rows, columns = (np.flatnonzero(shown.any(axis)) for axis in (1, 0))
+            for seen, side, canvas in ((rows, height, CANVAS[0]), (columns, width, CANVAS[1])):
+                assert abs(len(seen) - min(scale * side, canvas)) <= 1
+            starts.add((rows[0], columns[0]))
+        assert len(starts) == (COUNT if scale < 1 else 1)
+
+
+def test_copy_paste_needs_masks():
+    empty = jax.tree.map(jnp.asarray, drawn(0).objects)
+    cover = jnp.ones((COUNT, *CANVAS, 1))
+    page = Pasted(jnp.zeros((COUNT, *CANVAS, 3)), cover, empty, None, instances=None, semantic=None)
+    picks = jnp.ones((COUNT, ROWS), bool)
+    with pytest.raises(ValueError, match="map of instances"):
+        copy_paste(page, picks[:, 0], picks, min_visible=0.1, min_side=1)

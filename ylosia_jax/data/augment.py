@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from flax import struct
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
+from ylosia_jax.data.copy_paste import copy_paste
+from ylosia_jax.data.pasted import Pasted, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
 from ylosia_jax.types import VOID, Batch, Objects
@@ -33,9 +34,13 @@ class Augment:
       flip_vertical: probability of an up-down flip.
       scale: range of the random scale, drawn evenly in its logarithm.
       translate: largest shift, as a fraction of the canvas.
+      jitter: place a lone picture anywhere on its canvas, and of one that is larger show any part, instead of shifting
+        it about the middle. With a scale of (0.1, 2) this is large-scale jitter (arXiv:2012.07177, section 3).
       mosaic: probability that an image shares its canvas with the next three of the batch (YOLOv4, arXiv:2004.10934,
         section 3.3).
       close_mosaic: fraction of the run, at its end, without mosaic: the last epochs see whole pictures.
+      copy_paste: probability that about half of the next image's objects are pasted over an image, as it stands on its
+        own canvas (arXiv:2012.07177). It needs masks.
       hue: largest turn of hue, as a fraction of the colour circle.
       saturation: largest relative change of saturation.
       brightness: largest relative change of brightness.
@@ -48,8 +53,10 @@ class Augment:
     flip_vertical: float = 0.0
     scale: tuple[float, float] = (1.0, 1.0)
     translate: float = 0.0
+    jitter: bool = False
     mosaic: float = 0.0
     close_mosaic: float = 0.1
+    copy_paste: float = 0.0
     hue: float = 0.0
     saturation: float = 0.0
     brightness: float = 0.0
@@ -98,7 +105,10 @@ def augment(
     canvas = jnp.array([height, width], jnp.float32)
     draws = jax.vmap(lambda key: _draw(config, key, canvas, progress))(image_keys(seed, batch))
 
-    paste = functools.partial(_paste, config, label_stride=label_stride, mirror=jnp.array(mirror, jnp.int32))
+    # What is cut out of one picture and laid over another is cut out pixel by pixel.
+    pasting = config.copy_paste > 0 and batch.instances is not None
+    grid = 1 if pasting else label_stride
+    paste = functools.partial(_paste, config, label_stride=grid, mirror=jnp.array(mirror, jnp.int32))
     if config.mosaic == 0:
         pasted = _alone(paste, batch, draws)
     else:
@@ -106,6 +116,18 @@ def augment(
         pasted = jax.lax.cond(
             draws["mosaic"].any(), lambda: _mosaic(paste, batch, draws), lambda: _alone(paste, batch, draws)
         )
+
+    if pasting:
+        rows = batch.objects.labels.shape[1]
+        picks = jax.vmap(lambda draw: jax.random.bernoulli(draw["picks"], 0.5, (rows,)))(draws)
+        pasted = jax.lax.cond(
+            draws["copy_paste"].any(),
+            lambda: copy_paste(
+                pasted, draws["copy_paste"], picks, min_visible=config.min_visible, min_side=config.min_side
+            ),
+            lambda: pasted,
+        )
+        pasted = _coarser(pasted, label_stride)
 
     def recolour(image: Array, cover: Array, draw: dict[str, Array]) -> Array:
         matrix = image_ops.colour_matrix(draw["hue"], draw["saturation"], draw["brightness"])
@@ -131,6 +153,7 @@ def _draw(config: Augment, key: PRNGKeyArray, canvas: Array, progress: Float[Arr
         return jax.random.uniform(next(keys), (), minval=1 - spread, maxval=1 + spread)
 
     low, high = jnp.log(jnp.array(config.scale))
+    paste = jax.random.fold_in(key, 1)
     return {
         # One draw for each of the four tiles.
         "flip": jax.random.bernoulli(next(keys), float(config.flip), (4,)),
@@ -143,39 +166,26 @@ def _draw(config: Augment, key: PRNGKeyArray, canvas: Array, progress: Float[Arr
         "saturation": around_one(config.saturation),
         "brightness": around_one(config.brightness),
         "contrast": around_one(config.contrast),
+        "corner": jax.random.uniform(next(keys), (2,)),
+        "copy_paste": jax.random.bernoulli(next(keys), float(config.copy_paste)),
+        "picks": paste,
     }
 
 
-def _place(draw: dict[str, Array], extent: Array, canvas: Array, tile: int) -> Array:
+def _place(config: Augment, draw: dict[str, Array], extent: Array, canvas: Array, tile: int) -> Array:
     """Where a tile's picture starts on the canvas, (y, x).
 
-    A lone picture is centred; the tiles of a mosaic meet in one point, the first above left of it.
+    A lone picture is centred, or lies anywhere; the tiles of a mosaic meet in one point, the first above left of it.
     """
     middle = canvas / 2 + draw["shift"]
-    # Whole pixels: half of one, from an odd margin, would blur a picture that is only to be centred.
-    alone = jnp.floor((canvas - extent) / 2) + draw["shift"] + (1 - draw["scale"]) * extent / 2
+    if config.jitter:
+        alone = draw["corner"] * (canvas - draw["scale"] * extent)
+    else:
+        # Whole pixels: half of one, from an odd margin, would blur a picture that is only to be centred.
+        alone = jnp.floor((canvas - extent) / 2) + draw["shift"] + (1 - draw["scale"]) * extent / 2
     before = jnp.array([tile < 2, tile % 2 == 0])
     shared = middle + draw["scale"] * (draw["centre"] - extent * before)
     return jnp.where(draw["mosaic"], shared, alone) if tile == 0 else shared
-
-
-@struct.dataclass
-class Pasted:
-    """Pictures moved to their places on otherwise empty canvases.
-
-    Attributes:
-      image: zeros where no picture lies.
-      cover: how much of each pixel is picture.
-      instances: as in `Batch`.
-      semantic: 1 + the class, VOID + 1 for void; 0 where no picture lies.
-    """
-
-    image: Float[Array, "B H W 3"]
-    cover: Float[Array, "B H W 1"]
-    objects: Objects
-    known: Bool[Array, "B K"] | None
-    instances: Int[Array, "B h w"] | None
-    semantic: Int[Array, "B h w"] | None
 
 
 Paste = Callable[[Batch, dict[str, Array], int, Array], Pasted]
@@ -197,7 +207,7 @@ def _paste(
 
     def one(batch: Batch, draw: dict[str, Array], shown: Array) -> Pasted:
         extent, objects, scale = batch.extent, batch.objects, draw["scale"]
-        start = _place(draw, extent, canvas, tile)
+        start = _place(config, draw, extent, canvas, tile)
         flips = draw["flip_vertical"][tile], draw["flip"][tile]
         rows, columns = (
             image_ops.interpolation_matrix(size, size, extent[i], scale=scale, offset=start[i], flip=flips[i])
@@ -276,6 +286,18 @@ def _move(
     )
 
 
+def _coarser(pasted: Pasted, stride: int) -> Pasted:
+    """Label maps of every pixel, sampled at the centres of larger cells."""
+    cells = slice(stride // 2, None, stride)
+
+    def sampled(page: Array | None) -> Array | None:
+        return None if page is None else page[:, cells, cells]
+
+    return pasted.replace(  # type: ignore[attr-defined]
+        instances=sampled(pasted.instances), semantic=sampled(pasted.semantic)
+    )
+
+
 def _alone(paste: Paste, batch: Batch, draws: dict[str, Array]) -> Pasted:
     """Every picture has its canvas to itself."""
     return paste(batch, draws, 0, jnp.ones_like(draws["mosaic"]))
@@ -304,21 +326,4 @@ def _mosaic(paste: Paste, batch: Batch, draws: dict[str, Array]) -> Pasted:
             known=known,
         )
     joined = jax.tree.map(lambda *x: jnp.concatenate(x, axis=1), *parts)
-    return _compact(whole, joined, rows)
-
-
-def _compact(pasted: Pasted, objects: Objects, rows: int) -> Pasted:
-    """Brings the valid objects to the front, in order, and keeps `rows` of them."""
-    order = jnp.argsort(~objects.valid, axis=1, stable=True)[:, :rows]
-    kept = jax.tree.map(
-        lambda x: jnp.take_along_axis(x, order.reshape(*order.shape, *[1] * (x.ndim - 2)), axis=1), objects
-    )
-    instances = pasted.instances
-    if instances is not None:
-
-        def renumber(instances: Array, order: Array) -> Array:
-            places = jnp.zeros(1 + objects.valid.shape[1], jnp.int32).at[1 + order].set(1 + jnp.arange(rows))
-            return jnp.take(places, instances)
-
-        instances = jax.vmap(renumber)(instances, order)
-    return pasted.replace(objects=kept, instances=instances)  # type: ignore[attr-defined]
+    return compact(whole, joined, rows)
