@@ -1,0 +1,15 @@
+"""The single-task twin for boxes: `configs/ylosia_n_scenes.py` with all else left out."""
+
+import dataclasses
+from pathlib import Path
+
+from ylosia_jax import config
+from ylosia_jax.experiment import Experiment
+from ylosia_jax.systems.ylosia import ylosia
+
+
+def get_config() -> Experiment:
+    joint = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
+    things = len(joint.data.classes)
+    network, tasks = ylosia("n", num_classes=things)
+    return dataclasses.replace(joint, network=network, tasks=tasks)

@@ -1,0 +1,23 @@
+"""One network for all tasks against its twins for one, on the scenes: `python experiments/joint_vs_single/run.py`."""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from seeds import reproduce
+
+HERE = Path(__file__).parent
+
+if __name__ == "__main__":
+    reproduce(
+        HERE,
+        variants={
+            "joint": ["configs/ylosia_n_scenes.py"],
+            **{name: [str(HERE / f"{name}.py")] for name in ("box", "mask", "keypoint", "semantic", "panoptic")},
+        },
+        scores=[
+            *("box/AP", "box/AP50", "mask/AP", "mask/AP50", "keypoint/AP", "keypoint/AP50"),
+            *("semantic/mIoU", "panoptic/PQ"),
+        ],
+    )
