@@ -34,6 +34,7 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
         (["train", BCCD, "--workdir", "x", "--optim.lrr", "1"], "did you mean --optim.lr?"),
         (["train", BCCD, "--workdir", "x", "--optim.lr", "fast"], "--optim.lr: expected float, got 'fast'"),
         (["train", BCCD, "--workdir", "x", "--data.image_size", "300"], "give multiples of 32, such as 288"),
+        (["train", BCCD, "--workdir", "x", "--train.best_metric", "mask/AP"], "but the tasks are box: name a score"),
         (["train", BCCD, "--workdir", "x", "--augment.copy_paste", "0.5"], "but no task needs masks: set it to 0"),
         (["train", BCCD, "--workdir", "x", "--train.precision", "fp8"], "'bfloat16'"),
         (["evaluate", "nothing-here"], "nothing-here"),

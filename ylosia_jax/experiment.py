@@ -93,6 +93,12 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.augment.copy_paste and not self.needs.masks:
             raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
+        scored = self.train.best_metric.partition("/")[0]
+        if scored not in self.tasks:
+            raise ValueError(
+                f"train.best_metric is {self.train.best_metric!r}, but the tasks are {', '.join(self.tasks)}: "
+                "name a score of one of them, such as box/AP, mask/AP, keypoint/AP, semantic/mIoU or panoptic/PQ"
+            )
 
     @property
     def canvas(self) -> tuple[int, int]:

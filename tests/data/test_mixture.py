@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 
 from ylosia_jax.answers import ImageAnswer
+from ylosia_jax.data import store
+from ylosia_jax.data.datasets import Imported, open_dataset
 from ylosia_jax.data.mixture import Mixed, join_skeletons
 from ylosia_jax.data.pipeline import Needs, prepare
 from ylosia_jax.data.scenes import CLASSES, Scenes
@@ -109,3 +111,17 @@ def test_detections_of_unknown_classes_are_not_scored(mixed: Mixed) -> None:
     assert record.found is not None
     assert star not in record.found.labels
     np.testing.assert_allclose(metrics([record], mixed)["box"]["AP"], 1)
+
+
+def test_the_first_images_of_a_set_are_a_source(monkeypatch):
+    scenes = Scenes("validation", size=5, image_size=(64, 64))
+    monkeypatch.setattr(store, "open", lambda name, split: scenes)
+    few = open_dataset(Imported("any", "train", first=3))
+    assert (len(few), few.classes, few.stuff) == (3, scenes.classes, scenes.stuff)
+    assert (few.skeleton, few.labels) == (scenes.skeleton, scenes.labels)
+    np.testing.assert_array_equal(few[2].image, scenes[2].image)
+    with pytest.raises(IndexError, match="no example 3; there are 0 to 2"):
+        few[3]
+    assert len(open_dataset(Imported("any", "train", first=9))) == 5
+    with pytest.raises(ValueError, match="first is 0: give at least 1"):
+        Imported("any", "train", first=0)

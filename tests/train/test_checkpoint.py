@@ -56,6 +56,11 @@ def test_best_and_last_are_kept(checkpoints: Checkpoints) -> None:
     assert (checkpoints.best(), checkpoints.last()) == (2, 5)
 
 
+def test_a_score_that_does_not_exist_is_named(checkpoints: Checkpoints) -> None:
+    with pytest.raises(UserError, match="best_metric is 'box/AP', but the validation split has the scores mask/AP"):
+        checkpoints.save(1, state(1), batches(), {}, {"mask/AP": 0.5})
+
+
 def test_without_scores_the_last_is_the_best(checkpoints: Checkpoints) -> None:
     assert checkpoints.last() is None
     checkpoints.save(1, state(1), batches(), {})

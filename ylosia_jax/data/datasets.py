@@ -5,7 +5,7 @@ import dataclasses
 from ylosia_jax.data import store
 from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.data.scenes import Scenes
-from ylosia_jax.types import Source, UserError
+from ylosia_jax.types import Example, Label, Skeleton, Source, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -15,10 +15,17 @@ class Imported:
     Attributes:
       name: of the set under the data root ($YLOSIA_DATA_DIR, else `data/`), or its folder.
       split: as the import named it.
+      first: only so many images, from the split's first on; None for all. A network that cannot learn a dozen images
+        by heart has an error somewhere.
     """
 
     name: str
     split: str
+    first: int | None = None
+
+    def __post_init__(self) -> None:
+        if self.first is not None and self.first < 1:
+            raise ValueError(f"first is {self.first}: give at least 1, or None for all images")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +41,47 @@ class Mixture:
     weights: tuple[float, ...]
 
 
+@dataclasses.dataclass(frozen=True)
+class First:
+    """The first images of a source, itself a `types.Source`.
+
+    Attributes:
+      source: of the images.
+      count: how many, at most.
+    """
+
+    source: Source
+    count: int
+
+    @property
+    def classes(self) -> tuple[str, ...]:
+        """Names of the things, in label order."""
+        return self.source.classes
+
+    @property
+    def stuff(self) -> tuple[str, ...]:
+        """Names of the semantic classes beyond the things."""
+        return self.source.stuff
+
+    @property
+    def skeleton(self) -> Skeleton | None:
+        """What `Example.keypoints` consist of."""
+        return self.source.skeleton
+
+    @property
+    def labels(self) -> frozenset[Label]:
+        """What is known of its images, at least of some."""
+        return self.source.labels
+
+    def __len__(self) -> int:
+        return min(self.count, len(self.source))
+
+    def __getitem__(self, index: int, /) -> Example:
+        if not 0 <= index < len(self):
+            raise IndexError(f"no example {index}; there are 0 to {len(self) - 1}")
+        return self.source[index]
+
+
 Dataset = Imported | Scenes | Mixture
 
 
@@ -45,7 +93,10 @@ def open_dataset(dataset: Dataset) -> Source:
     """
     if isinstance(dataset, Mixture):
         return Mixed(tuple(map(open_dataset, dataset.parts)), dataset.weights)
-    return dataset if isinstance(dataset, Scenes) else store.open(dataset.name, dataset.split)
+    if isinstance(dataset, Scenes):
+        return dataset
+    source = store.open(dataset.name, dataset.split)
+    return source if dataset.first is None else First(source, dataset.first)
 
 
 def other_split(dataset: Dataset, name: str | None, split: str | None) -> Dataset:

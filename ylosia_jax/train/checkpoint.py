@@ -30,6 +30,7 @@ class Checkpoints:
             return scores[best_metric]
 
         self.folder = folder
+        self.best_metric = best_metric
         self._manager = ocp.CheckpointManager(
             folder.absolute(),
             options=ocp.CheckpointManagerOptions(
@@ -58,8 +59,13 @@ class Checkpoints:
         """Writes a checkpoint; returns when it is whole.
 
         Raises:
-          UserError: if it could not be written; the ones before it are intact.
+          UserError: if it could not be written, or the scores lack the one that chooses; those before it are intact.
         """
+        if scores is not None and self.best_metric not in scores:
+            raise UserError(
+                f"train.best_metric is {self.best_metric!r}, but the validation split has the scores "
+                f"{', '.join(scores)}: set it to one of them"
+            )
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
             batches=grain.checkpoint.CheckpointSave(batches),
