@@ -9,19 +9,11 @@ Not trained yet: after 70 of its 120 epochs the median error is 43 px on val, wh
 
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Imported
+from ylosia_jax.data.skeletons import MOUSE
 from ylosia_jax.experiment import Data, Experiment
 from ylosia_jax.systems.ylosia import ylosia
 from ylosia_jax.train.loop import Train
 from ylosia_jax.train.optim import Optim
-from ylosia_jax.types import Skeleton
-
-MOUSE = Skeleton(
-    names=("snout", "leftear", "rightear", "tailbase"),
-    mirror=(0, 2, 1, 3),
-    edges=((0, 1), (0, 2), (1, 3), (2, 3)),
-    sigmas=(0.05, 0.05, 0.05, 0.05),
-    classes=("mouse",),
-)
 
 
 def get_config() -> Experiment:
@@ -35,7 +27,7 @@ def get_config() -> Experiment:
             classes=("mouse",),
             skeleton=MOUSE,
             image_size=(256, 320),
-            batch_size=16,
+            batch_size=8,
             max_objects=4,
         ),
         # Seen from above it has no up and no left; a mirrored mouse has its ears exchanged, which augmentation knows.
@@ -43,5 +35,5 @@ def get_config() -> Experiment:
             flip=0.5, flip_vertical=0.5, scale=(0.7, 1.4), translate=0.2, hue=0.02, saturation=0.3, brightness=0.3
         ),
         optim=Optim(lr=2e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=120, evaluate_every=30, best_metric="keypoint/AP"),
+        train=Train(epochs=150, evaluate_every=50, best_metric="keypoint/AP"),
     )

@@ -34,10 +34,10 @@ def get_config() -> Experiment:
             stuff=STUFF,
             skeleton=COCO_PERSON,
             image_size=160,
-            batch_size=16,
+            batch_size=8,
             max_objects=32,
         ),
         augment=Augment(flip=0.5),
-        optim=Optim(lr=2e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=0.8, evaluate_every=1),
+        optim=Optim(lr=4e-3, warmup_steps=100, ema_decay=0.99, ema_warmup=50),
+        train=Train(epochs=0.9, evaluate_every=1),
     )

@@ -53,6 +53,7 @@ def reproduce(
     options = parser.parse_args()
     root: Path = options.root.resolve()
     data = root / "data"
+    os.environ["YLOSIA_DATA_DIR"] = str(data)
     for name, commands in (imports or {}).items():
         for command in commands if not (data / name).exists() else ():
             args = [part.format(source=options.source.resolve()) for part in command]
@@ -61,26 +62,26 @@ def reproduce(
     for seed in options.seeds:
         for variant in options.variants:
             workdir = root / "runs" / folder.name / f"{variant}-{seed}"
-            row = {"variant": variant, "seed": str(seed), **train(workdir, data, seed, variants[variant], scores)}
+            row = {"variant": variant, "seed": str(seed), **train(workdir, seed, variants[variant], scores)}
             if measure is not None:
                 row |= {name: f"{value:.4f}" for name, value in measure(workdir, data).items()}
             row |= {"processor": processor(), "cores": str(len(os.sched_getaffinity(0)))}
             write_row(table, row, list(variants))
 
 
-def ylosia(*args: str, **env: str) -> None:
+def ylosia(*args: str) -> None:
     """Runs a command of this checkout."""
-    subprocess.run([sys.executable, "-m", "ylosia_jax", *args], check=True, cwd=ROOT, env={**FAST, **os.environ, **env})
+    subprocess.run([sys.executable, "-m", "ylosia_jax", *args], check=True, cwd=ROOT, env={**FAST, **os.environ})
 
 
-def train(workdir: Path, data: Path, seed: int, args: Sequence[str], scores: Sequence[str]) -> dict[str, str]:
+def train(workdir: Path, seed: int, args: Sequence[str], scores: Sequence[str]) -> dict[str, str]:
     """One training, its final scores, and how long it took over all its starts."""
     minutes = workdir / "minutes.txt"
     finished = (workdir / "metrics.json").exists()
     before = float(minutes.read_text()) if minutes.exists() else 0.0
     start = time.monotonic()
     try:
-        ylosia("train", *args, "--workdir", str(workdir), "--seed", str(seed), YLOSIA_DATA_DIR=str(data))
+        ylosia("train", *args, "--workdir", str(workdir), "--seed", str(seed))
     finally:
         if workdir.exists() and not finished:
             minutes.write_text(f"{before + (time.monotonic() - start) / 60:.2f}")

@@ -49,3 +49,14 @@ def mirror_of(names: tuple[str, ...]) -> tuple[int, ...]:
         return name
 
     return tuple(lower.index(other(name)) if other(name) in lower else i for i, name in enumerate(lower))
+
+
+# A mouse seen from above, as labelled in DeepLabCut's open-field example; its constants are those that an import gives
+# to points that COCO does not know.
+MOUSE = Skeleton(
+    names=("snout", "leftear", "rightear", "tailbase"),
+    mirror=(0, 2, 1, 3),
+    edges=((0, 1), (0, 2), (1, 3), (2, 3)),
+    sigmas=(0.05, 0.05, 0.05, 0.05),
+    classes=("mouse",),
+)

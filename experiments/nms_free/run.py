@@ -1,0 +1,39 @@
+"""The twin head without suppression against its sibling with it: `python experiments/nms_free/run.py PATH/TO/bccd`.
+
+Both are heads of one network, trained in one run; `box/AP` is the twin's, `nms_AP` its sibling's.
+"""
+
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+
+from seeds import reproduce
+
+from ylosia_jax.evaluate import compile_predict, evaluate
+from ylosia_jax.experiment import load_run, open_source, restore_average
+from ylosia_jax.train.sharding import make_mesh
+
+HERE = Path(__file__).parent
+
+
+def with_nms(workdir: Path, data: Path) -> Mapping[str, float]:
+    """Scores of the head that finds every object many times, from the same checkpoint."""
+    experiment, mesh = load_run(workdir), make_mesh()
+    predict = compile_predict(experiment.network, {"box": experiment.tasks["many"].task}, mesh)
+    # The last, which the final scores are of.
+    variables = restore_average(experiment, workdir, mesh, "last")
+    source = open_source(experiment, experiment.data.valid)
+    scores = evaluate(predict, variables, source, mesh, canvas=experiment.canvas, batch_size=experiment.data.batch_size)
+    return {"nms_AP": scores["box"]["AP"], "nms_AP50": scores["box"]["AP50"]}
+
+
+if __name__ == "__main__":
+    reproduce(
+        HERE,
+        variants={name: [str(HERE / f"{name}.py")] for name in ("scenes", "bccd")},
+        scores=["box/AP", "box/AP50"],
+        imports={"bccd": [["voc", "{source}"]]},
+        measure=with_nms,
+    )
