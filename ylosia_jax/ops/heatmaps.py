@@ -75,7 +75,7 @@ def decode_heatmap(logits: Float[Array, "h w J"], peaks: int) -> tuple[Float[Arr
 
 def nearest_peaks(
     near: Float[Array, "N J 2"],
-    reach: Float[Array, "N J"],
+    reach: Float[Array, "N #J"],
     places: Float[Array, "J P 2"],
     heights: Float[Array, "J P"],
     *,

@@ -49,13 +49,14 @@ class DensePoses:
       sigmas: of the skeleton's J points, see `types.Skeleton`.
       gain: weight of the loss of places.
       visible_gain: weight of the loss of visibility.
-      far: weight of the distance's logarithm within the loss of places. Object keypoint similarity is flat far from
-        the truth; the logarithm still pulls there, and not more than that.
+      far: weight of the distance, as a share of the object's size, within the loss of places. Object keypoint
+        similarity is flat far from the truth, and an anchor point on a mouse's nose never learned where its tail is;
+        the distance pulls alike from everywhere.
       area_share: what the mean object fills of its box: COCO measures by the object's area, training has its box.
       heat_gain: weight of the heatmaps' loss.
       spread: standard deviation of a heatmap's bump, in cells.
-      reach: how far from where an anchor point expects it a point is looked for on the heatmap, in units of what
-        annotators differ by; the standard deviation of a Gaussian.
+      reach: how far from where an anchor point expects it a point is looked for on the heatmap, as a share of the
+        object's size; the standard deviation of a Gaussian.
       peaks: bumps of a kind that an image has at most.
       min_heat: bumps that are lower, or seem so from far, move no point.
       stride: pixels of the canvas that a cell of the heatmaps is wide.
@@ -68,11 +69,11 @@ class DensePoses:
     sigmas: tuple[float, ...]
     gain: float = 3.0
     visible_gain: float = 0.5
-    far: float = 0.5
+    far: float = 2.0
     area_share: float = 0.53
     heat_gain: float = 0.5
     spread: float = 1.5
-    reach: float = 2.0
+    reach: float = 0.25
     peaks: int = 64
     min_heat: float = 0.1
     stride: int = 4
@@ -145,9 +146,10 @@ class DensePoses:
         place, logits = self._places(outputs[self.head], wanted.points)
         labelled = (wanted.keypoints[..., 2] > 0).astype(jnp.float32)
         errors = pose_ops.point_errors(place, wanted.keypoints[..., :2], wanted.area, jnp.array(self.sigmas))
-        # In units of the sigmas; sqrt at 0 has no gradient.
-        distance = jnp.sqrt(errors + 1e-6) - 1e-3
-        each = (1 - jnp.exp(-errors) + self.far * jnp.log1p(distance)) * labelled
+        # Across and down apart: the root of their squares would have no gradient at 0.
+        size = jnp.sqrt(jnp.maximum(wanted.area, 1))[..., None]
+        distance = jnp.abs(place - wanted.keypoints[..., :2]).sum(axis=-1) / size
+        each = (1 - jnp.exp(-errors) + self.far * distance) * labelled
         count = jnp.maximum(labelled.sum(axis=-1), 1)
         there = losses.binary_cross_entropy_loss(logits, labelled).mean(axis=-1)
         total = jnp.maximum(wanted.weight.sum(), 1)
@@ -168,13 +170,13 @@ class DensePoses:
         detections: Detections = answers[self.boxes]
         place, logits = self._places(outputs[self.head], detections.index)
         area = box_ops.area(detections.boxes) * self.area_share
-        reach = self.reach * jnp.sqrt(area)[..., None] * 2 * jnp.array(self.sigmas) / self.stride
+        reach = jnp.maximum(self.reach * jnp.sqrt(area) / self.stride, 1)[..., None]
 
         def move(logits: Array, near: Array, reach: Array) -> Array:
             places, heights = heatmaps.decode_heatmap(logits, self.peaks)
             return heatmaps.nearest_peaks(near, reach, places, heights, min_height=self.min_heat)
 
-        place = jax.vmap(move)(outputs[self.head].heatmap, place / self.stride, jnp.maximum(reach, 1)) * self.stride
+        place = jax.vmap(move)(outputs[self.head].heatmap, place / self.stride, reach) * self.stride
         keypoints = jnp.concatenate([place, jax.nn.sigmoid(logits)[..., None]], axis=-1)
         return Poses(keypoints=keypoints * detections.valid[..., None, None])
 

@@ -35,5 +35,5 @@ class FineLevel(nn.Module):
             x = ConvNorm(width, 1, activation="none", name=f"project_{level}")(x, train)
             factor = stride(level) // stride(finest)
             total = total + (upsample(x, factor) if factor > 1 else x)
-        x = ConvNorm(width, 3, name="mix")(nn.silu(total), train)
+        x = ConvNorm(self.channels, 3, name="mix")(nn.silu(total), train)
         return depth_to_space(ConvNorm(4 * self.channels, 1, name="expand")(x, train), 2)
