@@ -32,7 +32,7 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 # Kept from step to step, those buffers need not be asked for anew: about a tenth faster still.
 demo: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=40000000000:glibc.malloc.trim_threshold=40000000000
 demo: $(VENV)/.installed
-	$(BIN)/ylosia train configs/ylosia_n_scenes_boxes.py --workdir runs/demo
+	$(BIN)/ylosia train configs/ylosia_n_scenes.py --workdir runs/demo
 	@echo "pictures: runs/demo/predictions/"
 
 test: $(VENV)/.installed-dev

@@ -29,7 +29,7 @@ def get_config() -> Experiment:
     # One image in two is of a scene: they are all different, the others come again and again.
     train = Mixture((Imported("nuclei", "train"), Scenes("train", size=200), Imported("mouse", "train")), (1, 2, 1))
     # Each image once.
-    valid = Mixture((Imported("nuclei", "val"), Scenes("validation", size=64), Imported("mouse", "val")), (28, 64, 16))
+    valid = Mixture((Imported("nuclei", "val"), Scenes("validation", size=64), Imported("mouse", "val")))
     return Experiment(
         network=network,
         tasks=tasks,

@@ -88,7 +88,8 @@ def train(workdir: Path, seed: int, args: Sequence[str], scores: Sequence[str]) 
     metrics = json.loads((workdir / "metrics.json").read_text())
     with (workdir / "metrics.csv").open() as file:
         steps = list(csv.DictReader(file))[-1]["step"]
-    return {**{name: score(metrics, name) for name in scores}, "steps": steps, "minutes": minutes.read_text()}
+    took = minutes.read_text() if minutes.exists() else ""
+    return {**{name: score(metrics, name) for name in scores}, "steps": steps, "minutes": took}
 
 
 def score(metrics: Any, path: str) -> str:

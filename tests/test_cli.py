@@ -7,6 +7,7 @@ from ylosia_jax.cli import main
 
 COMMANDS = ("train", "evaluate", "predict", "data", "show", "diff", "plan")
 BCCD = "configs/ylosia_n_bccd.py"
+SCENES = "configs/ylosia_n_scenes.py"
 
 
 @pytest.fixture(autouse=True)
@@ -34,7 +35,13 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
         (["train", BCCD, "--workdir", "x", "--optim.lrr", "1"], "did you mean --optim.lr?"),
         (["train", BCCD, "--workdir", "x", "--optim.lr", "fast"], "--optim.lr: expected float, got 'fast'"),
         (["train", BCCD, "--workdir", "x", "--data.image_size", "300"], "give multiples of 32, such as 288"),
-        (["train", BCCD, "--workdir", "x", "--train.best_metric", "mask/AP"], "but the tasks are box: name a score"),
+        (
+            ["train", BCCD, "--workdir", "x", "--train.best_metric", "mask/AP"],
+            "but the tasks that answer are box: name a score",
+        ),
+        (["train", BCCD, "--workdir", "x", "--data.label_stride", "7"], "label_stride is 7: give a divisor of"),
+        (["train", SCENES, "--workdir", "x", "--data.max_objects", "300"], "give at most 254, the masks"),
+        (["train", BCCD, "--workdir", "x", "--augment.mosaic", "7"], "mosaic is 7.0: give a probability"),
         (["train", BCCD, "--workdir", "x", "--augment.copy_paste", "0.5"], "but no task needs masks: set it to 0"),
         (["train", BCCD, "--workdir", "x", "--train.precision", "fp8"], "'bfloat16'"),
         (["evaluate", "nothing-here"], "nothing-here"),

@@ -19,8 +19,8 @@ from jax.sharding import Mesh
 from ylosia_jax import config as configs
 from ylosia_jax.data.augment import Augment, augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset, other_split
-from ylosia_jax.data.pipeline import Needs, canvas_of, train_batches
-from ylosia_jax.evaluate import compile_predict, evaluate, flat_scores
+from ylosia_jax.data.pipeline import MOST_MASKS, Needs, canvas_of, train_batches
+from ylosia_jax.evaluate import Decoder, compile_predict, evaluate, flat_scores
 from ylosia_jax.files import write_atomically
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
 from ylosia_jax.train.log import Log
@@ -65,6 +65,8 @@ class Data:
             if side < 32 or side % 32:
                 near = max(round(side / 32), 1) * 32
                 raise ValueError(f"image_size is {self.image_size}: give multiples of 32, such as {near}")
+        if any(self.label_stride < 1 or side % self.label_stride for side in canvas_of(self.image_size)):
+            raise ValueError(f"label_stride is {self.label_stride}: give a divisor of image_size {self.image_size}")
         for name in ("batch_size", "max_objects", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
@@ -94,10 +96,17 @@ class Experiment:
         if self.augment.copy_paste and not self.needs.masks:
             raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
         scored = self.train.best_metric.partition("/")[0]
-        if scored not in self.tasks:
+        answering = [name for name, task in self.tasks.items() if isinstance(task, Decoder)]
+        if scored not in answering:
             raise ValueError(
-                f"train.best_metric is {self.train.best_metric!r}, but the tasks are {', '.join(self.tasks)}: "
-                "name a score of one of them, such as box/AP, mask/AP, keypoint/AP, semantic/mIoU or panoptic/PQ"
+                f"train.best_metric is {self.train.best_metric!r}, but the tasks that answer are "
+                f"{', '.join(answering)}: name a score of one of them, such as box/AP, mask/AP, keypoint/AP, "
+                "semantic/mIoU or panoptic/PQ"
+            )
+        if self.needs.masks and self.data.max_objects > MOST_MASKS:
+            raise ValueError(
+                f"data.max_objects is {self.data.max_objects}: give at most {MOST_MASKS}, the masks that a map of "
+                "bytes tells apart"
             )
 
     @property
@@ -232,7 +241,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
     workdir = Path(experiment.workdir)
     settings = configs.to_json(experiment)
     train_source = open_source(experiment, experiment.data.train)
-    valid_source = open_source(experiment, experiment.data.valid)
+    valid_source = open_source(experiment, scored(experiment.data.valid))
     batch_size = experiment.data.batch_size
     steps = experiment.train.total_steps(len(train_source), batch_size)
     mesh = make_mesh()
@@ -335,7 +344,7 @@ def evaluate_run(
       UserError: if the run, the checkpoint or the split is not there, or its classes are not the run's.
     """
     experiment = load_run(workdir)
-    source = open_source(experiment, other_split(experiment.data.valid, name, split))
+    source = open_source(experiment, scored(other_split(experiment.data.valid, name, split)))
     mesh = make_mesh()
     variables = restore_average(experiment, workdir, mesh, checkpoint)
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
@@ -355,6 +364,17 @@ def load_run(workdir: Path) -> Experiment:
     return experiment
 
 
+def scored(dataset: Dataset) -> Dataset:
+    """The dataset, if it shows each image once.
+
+    Raises:
+      UserError: if it may show one twice.
+    """
+    if isinstance(dataset, Mixture) and dataset.weights:
+        raise UserError("data.valid is a mixture with weights, which may show an image twice: leave its weights empty")
+    return dataset
+
+
 def _number(text: str) -> int | None:
     return int(text) if text.isdigit() else None
 
@@ -364,7 +384,8 @@ def _claim(workdir: Path, experiment: Experiment) -> None:
     written = workdir / "config.json"
     if written.exists():
         differences = configs.diff(configs.load(workdir), dataclasses.replace(experiment, workdir=str(workdir)))
-        differences = [row for row in differences if row[0] != "workdir"]
+        # Which checkpoint is best changes nothing about the training.
+        differences = [row for row in differences if row[0] not in ("workdir", "train.best_metric")]
         if differences:
             rows = "; ".join(
                 f"{path}: {configs.show(a)} there, {configs.show(b)} here" for path, a, b in differences[:5]

@@ -16,7 +16,7 @@ from ylosia_jax.data import store
 
 def errors(workdir: Path, data: Path) -> Mapping[str, float]:
     """Distances in pixels of 640x480 between the best detection's points and the labelled ones, on val."""
-    model, split = yl.load(workdir), store.open("mouse", "val", root=data)
+    model, split = yl.load(workdir, "last"), store.open("mouse", "val", root=data)
     found: list[float] = []
     for i in range(len(split)):
         example = split[i]

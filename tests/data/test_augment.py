@@ -482,8 +482,8 @@ def test_a_mosaic_knows_what_all_of_its_tiles_know():
 # ---- Copy-paste, large-scale jitter
 
 
-def test_pasted_objects_hide_what_they_lie_on():
-    """Two pictures by hand: the square of one covers the right half of the other's bar, and one of its points."""
+def laid_out():
+    """Two pictures by hand: a bar, and a square that would cover its right half and one of its points."""
     bar, square = (10, 20, 70, 40), (40, 10, 90, 60)
     image = np.zeros((2, *CANVAS, 3), np.float32)
     instances = np.zeros((2, *CANVAS), np.int32)
@@ -501,7 +501,7 @@ def test_pasted_objects_hide_what_they_lie_on():
         masked=valid,
         keypoints=keypoints,
     )
-    pasted = Pasted(
+    page = Pasted(
         image=jnp.asarray(image),
         cover=jnp.ones((2, *CANVAS, 1)),
         objects=jax.tree.map(jnp.asarray, objects),
@@ -509,8 +509,13 @@ def test_pasted_objects_hide_what_they_lie_on():
         instances=jnp.asarray(instances),
         semantic=jnp.asarray(instances) * jnp.array([4, 5])[:, None, None],
     )
+    return page, bar, square
+
+
+def test_pasted_objects_hide_what_they_lie_on():
+    pasted, bar, square = laid_out()
     chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
-    found = jax.device_get(copy_paste(pasted, chosen, picks, min_visible=0.2, min_side=2))
+    found = jax.device_get(copy_paste(pasted, chosen, picks, label_stride=1, min_visible=0.2, min_side=2))
     np.testing.assert_array_equal(found.objects.valid, [[True, True, False], [True, False, False]])
     np.testing.assert_array_equal(found.objects.boxes[0], [[10, 20, 40, 40], square, [0] * 4])
     np.testing.assert_array_equal(found.objects.labels[0], [3, 4, 0])
@@ -524,11 +529,43 @@ def test_pasted_objects_hide_what_they_lie_on():
     for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(pasted), strict=True):
         np.testing.assert_array_equal(mine[1], theirs[1])
     # Hidden too far, the bar leaves, and its mask with it.
-    found = jax.device_get(copy_paste(pasted, chosen, picks, min_visible=0.6, min_side=2))
+    found = jax.device_get(copy_paste(pasted, chosen, picks, label_stride=1, min_visible=0.6, min_side=2))
     np.testing.assert_array_equal(found.objects.labels[0], [4, 0, 0])
     np.testing.assert_array_equal(found.objects.boxes[0, 0], square)
     assert (found.instances[0] == 1).sum() == 50 * 50
     assert found.instances[0].max() == 1
+    assert bar[2] > square[0]
+
+
+def test_only_what_is_seen_is_pasted_and_only_into_free_rows():
+    pasted, _, _ = laid_out()
+    chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
+    run = functools.partial(copy_paste, label_stride=1, min_visible=0.2, min_side=2)
+    # The square lies under something that is not pasted, but for its left edge.
+    instances = pasted.instances.at[1, :, 45:].set(3)
+    found = jax.device_get(run(pasted.replace(instances=instances), chosen, picks))
+    np.testing.assert_array_equal(found.objects.boxes[0, 1], [40, 10, 45, 60])
+    assert (found.instances[0] == 2).sum() == 5 * 50
+    # Under all of it, it is not there.
+    found = jax.device_get(run(pasted.replace(instances=pasted.instances.at[1].set(3)), chosen, picks))
+    np.testing.assert_array_equal(found.objects.valid[0], [True, False, False])
+    np.testing.assert_array_equal(found.image[0], pasted.image[0])
+    # Without a free row nothing is pasted: an object that nobody labels would be background.
+    full = pasted.replace(objects=pasted.objects.replace(valid=jnp.array([[True] * 3, [True, False, False]])))
+    found = jax.device_get(run(full, chosen, picks))
+    np.testing.assert_array_equal(found.image[0], pasted.image[0])
+
+
+def test_objects_of_unknown_shape_become_crowds_under_pasted_ones():
+    pasted, _, _ = laid_out()
+    masked = pasted.objects.masked.at[0].set(False)
+    boxes = pasted.objects.boxes.at[0, 0].set(jnp.array([50.0, 20, 80, 50]))
+    objects = pasted.objects.replace(masked=masked, boxes=boxes)
+    chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
+    page = pasted.replace(objects=objects)
+    found = jax.device_get(copy_paste(page, chosen, picks, label_stride=1, min_visible=0.2, min_side=2))
+    np.testing.assert_array_equal(found.objects.valid[0], [True, True, False])
+    np.testing.assert_array_equal(found.objects.crowd[0], [True, False, False])
 
 
 @pytest.mark.slow
@@ -565,4 +602,4 @@ def test_copy_paste_needs_masks():
     page = Pasted(jnp.zeros((COUNT, *CANVAS, 3)), cover, empty, None, instances=None, semantic=None)
     picks = jnp.ones((COUNT, ROWS), bool)
     with pytest.raises(ValueError, match="map of instances"):
-        copy_paste(page, picks[:, 0], picks, min_visible=0.1, min_side=1)
+        copy_paste(page, picks[:, 0], picks, label_stride=1, min_visible=0.1, min_side=1)

@@ -5,12 +5,13 @@ import pytest
 
 from ylosia_jax.answers import ImageAnswer
 from ylosia_jax.data import store
-from ylosia_jax.data.datasets import Imported, open_dataset
+from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
 from ylosia_jax.data.mixture import Mixed, join_skeletons
 from ylosia_jax.data.pipeline import Needs, prepare
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.skeletons import COCO_PERSON
 from ylosia_jax.evaluate import metrics, record_of
+from ylosia_jax.experiment import scored
 from ylosia_jax.metrics.instances import ImageDetections
 from ylosia_jax.types import VOID, Example, Skeleton, UserError
 
@@ -111,6 +112,17 @@ def test_detections_of_unknown_classes_are_not_scored(mixed: Mixed) -> None:
     assert record.found is not None
     assert star not in record.found.labels
     np.testing.assert_allclose(metrics([record], mixed)["box"]["AP"], 1)
+
+
+def test_a_mixture_that_is_scored_shows_each_image_once():
+    parts = Scenes("validation", size=3, image_size=(64, 64)), Scenes("train", size=2, image_size=(64, 64))
+    whole = open_dataset(Mixture(parts))
+    assert len({whole[i].name for i in range(len(whole))}) == len(whole) == 5
+    assert other_split(Mixture(parts, (1.0, 1.0)), None, None) == Mixture(parts, (1.0, 1.0))
+    with pytest.raises(UserError, match="may show an image twice"):
+        scored(Mixture(parts, (1.0, 1.0)))
+    few = Imported("any", "train", first=3)
+    assert scored(few) is other_split(few, None, None) is few
 
 
 def test_the_first_images_of_a_set_are_a_source(monkeypatch):

@@ -59,6 +59,8 @@ def test_best_and_last_are_kept(checkpoints: Checkpoints) -> None:
 def test_a_score_that_does_not_exist_is_named(checkpoints: Checkpoints) -> None:
     with pytest.raises(UserError, match="best_metric is 'box/AP', but the validation split has the scores mask/AP"):
         checkpoints.save(1, state(1), batches(), {}, {"mask/AP": 0.5})
+    # Nothing is lost.
+    assert checkpoints.last() == 1
 
 
 def test_without_scores_the_last_is_the_best(checkpoints: Checkpoints) -> None:

@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from ylosia_jax.data.copy_paste import copy_paste
-from ylosia_jax.data.pasted import Pasted, compact
+from ylosia_jax.data.pasted import Pasted, coarser, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
 from ylosia_jax.types import VOID, Batch, Objects
@@ -68,6 +68,9 @@ class Augment:
         low, high = self.scale
         if not 0 < low <= high:
             raise ValueError(f"scale is {self.scale}: give (low, high) with 0 < low <= high")
+        for name in ("flip", "flip_vertical", "mosaic", "copy_paste"):
+            if not 0 <= getattr(self, name) <= 1:
+                raise ValueError(f"{name} is {getattr(self, name)}: give a probability, from 0 to 1")
 
 
 def image_keys(seed: int, batch: Batch) -> Key[Array, " B"]:
@@ -123,11 +126,15 @@ def augment(
         pasted = jax.lax.cond(
             draws["copy_paste"].any(),
             lambda: copy_paste(
-                pasted, draws["copy_paste"], picks, min_visible=config.min_visible, min_side=config.min_side
+                pasted,
+                draws["copy_paste"],
+                picks,
+                label_stride=label_stride,
+                min_visible=config.min_visible,
+                min_side=config.min_side,
             ),
-            lambda: pasted,
+            lambda: coarser(pasted, label_stride),
         )
-        pasted = _coarser(pasted, label_stride)
 
     def recolour(image: Array, cover: Array, draw: dict[str, Array]) -> Array:
         matrix = image_ops.colour_matrix(draw["hue"], draw["saturation"], draw["brightness"])
@@ -147,13 +154,12 @@ def augment(
 
 def _draw(config: Augment, key: PRNGKeyArray, canvas: Array, progress: Float[Array, ""] | float) -> dict[str, Array]:
     """Every random number of one image."""
-    keys = iter(jax.random.split(key, 12))
+    keys = iter(jax.random.split(key, 13))
 
     def around_one(spread: float) -> Array:
         return jax.random.uniform(next(keys), (), minval=1 - spread, maxval=1 + spread)
 
     low, high = jnp.log(jnp.array(config.scale))
-    paste = jax.random.fold_in(key, 1)
     return {
         # One draw for each of the four tiles.
         "flip": jax.random.bernoulli(next(keys), float(config.flip), (4,)),
@@ -168,7 +174,7 @@ def _draw(config: Augment, key: PRNGKeyArray, canvas: Array, progress: Float[Arr
         "contrast": around_one(config.contrast),
         "corner": jax.random.uniform(next(keys), (2,)),
         "copy_paste": jax.random.bernoulli(next(keys), float(config.copy_paste)),
-        "picks": paste,
+        "picks": next(keys),
     }
 
 
@@ -283,18 +289,6 @@ def _move(
         crowd=objects.crowd & valid,
         masked=None if objects.masked is None else objects.masked & valid,
         keypoints=keypoints,
-    )
-
-
-def _coarser(pasted: Pasted, stride: int) -> Pasted:
-    """Label maps of every pixel, sampled at the centres of larger cells."""
-    cells = slice(stride // 2, None, stride)
-
-    def sampled(page: Array | None) -> Array | None:
-        return None if page is None else page[:, cells, cells]
-
-    return pasted.replace(  # type: ignore[attr-defined]
-        instances=sampled(pasted.instances), semantic=sampled(pasted.semantic)
     )
 
 

@@ -3,28 +3,39 @@
 Shape shorthand: B images, N objects (padded), J points of a pose, H W canvas.
 """
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ylosia_jax.data.pasted import Pasted, compact
+from ylosia_jax.data.pasted import Pasted, coarser, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.types import Objects
 
 
 def copy_paste(
-    pasted: Pasted, chosen: Bool[Array, " B"], picks: Bool[Array, "B N"], *, min_visible: float, min_side: float
+    pasted: Pasted,
+    chosen: Bool[Array, " B"],
+    picks: Bool[Array, "B N"],
+    *,
+    label_stride: int,
+    min_visible: float,
+    min_side: float,
 ) -> Pasted:
     """Lays objects of each next image of the batch over the chosen ones.
 
-    Only objects whose masks are known are pasted, and no crowds. What they cover changes as if it had been so from the
+    Only objects whose masks are known are pasted, as far as they are seen where they come from, no crowds, and no more
+    than there are rows for. What they cover changes as if it had been so from the
     start: masks lose what is hidden, boxes shrink to what is left, objects that are hidden too far leave, points that
-    are hidden are labelled so. Objects without known masks stay as they are. Padding rows stay padding.
+    are hidden are labelled so. Of an object without a known mask nobody knows what is left: where too much of its box
+    is covered it becomes a crowd, neither a target nor background. Padding rows stay padding.
 
     Args:
       pasted: with maps of every pixel.
       chosen: images that get something pasted.
       picks: rows of the next image's objects that are pasted.
+      label_stride: pixels that a cell of the returned label maps is wide.
       min_visible: an object stays if at least this share of its pixels remains in view.
       min_side: and if both sides of its box are at least this long, in pixels.
 
@@ -35,13 +46,19 @@ def copy_paste(
         raise ValueError("copy_paste cuts objects out by their masks: it needs a map of instances at every pixel")
     donor = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), pasted)
     rows = picks.shape[1]
-    given = donor.objects
+
+    def uncover(objects: Objects, instances: Array, over: Array, partly: bool) -> Objects:
+        run = functools.partial(_uncover, min_visible=min_visible, min_side=min_side, partly=partly)
+        return jax.vmap(run)(objects, instances, over)
+
+    # Pasted is what is seen where it comes from: an object may lie under others there, down to its last pixel.
+    given: Objects = uncover(donor.objects, donor.instances, jnp.zeros_like(donor.instances, dtype=bool), partly=True)
+    assert given.masked is not None
     taken = picks & chosen[:, None] & given.valid & given.masked & ~given.crowd
+    taken &= jnp.cumsum(taken, axis=1) <= rows - pasted.objects.valid.sum(axis=1, keepdims=True)
     over = _any_of(donor.instances, taken)
     instances = jnp.where(over, donor.instances + rows, pasted.instances)
-    kept = jax.vmap(lambda *x: _uncover(*x, min_visible=min_visible, min_side=min_side))(
-        pasted.objects, pasted.instances, over
-    )
+    kept = uncover(pasted.objects, pasted.instances, over, partly=False)
     gone = pasted.objects.valid & ~kept.valid
     instances = jnp.where(_any_of(pasted.instances, gone) & ~over, 0, instances)
     semantic = pasted.semantic
@@ -58,7 +75,7 @@ def copy_paste(
         instances=instances,
         semantic=semantic,
     )
-    return compact(laid, both, rows)
+    return compact(coarser(laid, label_stride), both, rows)
 
 
 def _any_of(instances: Int[Array, "B H W"], rows: Bool[Array, "B N"]) -> Bool[Array, "B H W"]:
@@ -69,16 +86,32 @@ def _any_of(instances: Int[Array, "B H W"], rows: Bool[Array, "B N"]) -> Bool[Ar
 
 
 def _uncover(
-    objects: Objects, instances: Int[Array, "H W"], over: Bool[Array, "H W"], *, min_visible: float, min_side: float
+    objects: Objects,
+    instances: Int[Array, "H W"],
+    over: Bool[Array, "H W"],
+    *,
+    min_visible: float,
+    min_side: float,
+    partly: bool,
 ) -> Objects:
-    """What is left of one image's objects under what is laid over them."""
+    """What is left of one image's objects under what is laid over them.
+
+    Args:
+      partly: the objects may be hidden by one another before: boxes shrink to what is seen in any case.
+    """
     assert objects.masked is not None
     height, width = instances.shape
     count = objects.labels.shape[0]
     was = instances == 1 + jnp.arange(count)[:, None, None]
     still = was & ~over
     before, after = was.sum(axis=(1, 2)), still.sum(axis=(1, 2))
-    changed = objects.masked & (after < before)
+    changed = objects.masked & ((after < before) | partly)
+    # The share of each box that is covered, as two products.
+    y, x = jnp.arange(height) + 0.5, jnp.arange(width) + 0.5
+    rows = (y >= objects.boxes[:, 1:2]) & (y < objects.boxes[:, 3:])
+    columns = (x >= objects.boxes[:, :1]) & (x < objects.boxes[:, 2:3])
+    covered = jnp.einsum("nh,hw,nw->n", rows * 1.0, over * 1.0, columns * 1.0)
+    unsure = ~objects.masked & (covered > (1 - min_visible) * box_ops.area(objects.boxes))
 
     def ends(seen: Bool[Array, "N L"], size: int) -> tuple[Array, Array]:
         return jnp.argmax(seen, axis=1), size - jnp.argmax(seen[:, ::-1], axis=1)
@@ -92,7 +125,9 @@ def _uncover(
         [jnp.maximum(boxes[:, :2], objects.boxes[:, :2]), jnp.minimum(boxes[:, 2:], objects.boxes[:, 2:])], axis=-1
     )
     sides = boxes[:, 2:] - boxes[:, :2]
-    visible = (after >= min_visible * before) & (sides.min(axis=-1) >= min_side) & (box_ops.area(boxes) > 0)
+    visible = (
+        (after >= jnp.maximum(min_visible * before, 1)) & (sides.min(axis=-1) >= min_side) & (box_ops.area(boxes) > 0)
+    )
     valid = objects.valid & (visible | ~changed)
     keypoints = objects.keypoints
     if keypoints is not None:
@@ -101,7 +136,7 @@ def _uncover(
         boxes=boxes * valid[:, None],
         labels=objects.labels * valid,
         valid=valid,
-        crowd=objects.crowd & valid,
+        crowd=(objects.crowd | unsure) & valid,
         masked=objects.masked & valid,
         keypoints=keypoints,
     )

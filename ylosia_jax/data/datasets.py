@@ -34,11 +34,11 @@ class Mixture:
 
     Attributes:
       parts: the splits.
-      weights: how much each contributes to a pass, relative to the others.
+      weights: how much each contributes to a pass, relative to the others; empty for each image once.
     """
 
     parts: tuple[Imported | Scenes, ...]
-    weights: tuple[float, ...]
+    weights: tuple[float, ...] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -92,7 +92,8 @@ def open_dataset(dataset: Dataset) -> Source:
       UserError: if the set or the split is not there; names those that are, and the import command.
     """
     if isinstance(dataset, Mixture):
-        return Mixed(tuple(map(open_dataset, dataset.parts)), dataset.weights)
+        sources = tuple(map(open_dataset, dataset.parts))
+        return Mixed(sources, dataset.weights or tuple(float(len(source)) for source in sources))
     if isinstance(dataset, Scenes):
         return dataset
     source = store.open(dataset.name, dataset.split)
@@ -106,11 +107,11 @@ def other_split(dataset: Dataset, name: str | None, split: str | None) -> Datase
       name: an imported set's name or folder, or `scenes`; None keeps the set.
       split: None keeps the split's name.
     """
+    if name is None and split is None:
+        return dataset
     if isinstance(dataset, Mixture):
         if name is None:
-            if split is not None:
-                raise UserError("the run's data is a mixture: name one of its data sets beside --split")
-            return dataset
+            raise UserError("the run's data is a mixture: name one of its data sets beside --split")
         dataset = Imported(name, split or "val")
     if name == "scenes" or (name is None and isinstance(dataset, Scenes)):
         base = dataset if isinstance(dataset, Scenes) else Scenes("validation", size=128)

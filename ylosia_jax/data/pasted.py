@@ -30,6 +30,18 @@ class Pasted:
     semantic: Int[Array, "B h w"] | None
 
 
+def coarser(pasted: Pasted, stride: int) -> Pasted:
+    """Label maps of every pixel, sampled at the centres of larger cells."""
+    cells = slice(stride // 2, None, stride)
+
+    def sampled(page: Array | None) -> Array | None:
+        return None if page is None else page[:, cells, cells]
+
+    return pasted.replace(  # type: ignore[attr-defined]
+        instances=sampled(pasted.instances), semantic=sampled(pasted.semantic)
+    )
+
+
 def compact(pasted: Pasted, objects: Objects, rows: int) -> Pasted:
     """Brings the valid objects to the front, in order, and keeps `rows` of them."""
     order = jnp.argsort(~objects.valid, axis=1, stable=True)[:, :rows]

@@ -54,7 +54,8 @@ class DenseBoxes:
       score_threshold: detections below this are dropped. Low by default: AP needs the tail, drawings cut it off.
       iou_threshold: of the class-wise suppression; None for none, where `top_k` is 1 and every object is found once.
       pre_nms: candidates that enter the suppression.
-      max_detections: M, detections an image; COCO's evaluation looks at no more than 100.
+      max_detections: M, detections an image. COCO's evaluation looks at the best 100 of each class; where hundreds of
+        objects or many classes meet in an image, more than 100 in all cost time and gain a little.
       head: whose outputs these are, and the task's name.
     """
 

@@ -19,6 +19,8 @@ from ylosia_jax.ops import masks as mask_ops
 from ylosia_jax.ops import poses as pose_ops
 from ylosia_jax.types import Batch, Detections, Label, Objects, PoseOutputs, Poses
 
+_BUMP = 0.1  # a lower one is background
+
 
 @struct.dataclass
 class PoseTargets:
@@ -104,7 +106,7 @@ class DensePoses:
         )
         rows = jnp.take_along_axis(dense.index, chosen, axis=1)
         boxes = jnp.take_along_axis(objects.boxes, rows[..., None], axis=1)
-        heatmap, asked = self._draw(objects, posed, outputs[self.head].heatmap.shape)
+        heatmap, asked = self._draw(batch, outputs[self.head].heatmap.shape)
         return PoseTargets(
             points=chosen,
             weight=jnp.take_along_axis(dense.score, chosen, axis=1) * (share > 0),
@@ -114,24 +116,30 @@ class DensePoses:
             asked=asked,
         )
 
-    def _draw(self, objects: Objects, posed: Bool[Array, "B N"], shape: tuple[int, ...]) -> tuple[Array, Array]:
-        """Bumps, and where they can be believed.
+    def _draw(self, batch: Batch, shape: tuple[int, ...]) -> tuple[Array, Array]:
+        """Bumps, and where they and what lies between them can be believed.
 
         A kind of point is asked for in images where one of its kind is labelled: where none is, either there is none
-        or nobody looked. Nor is it asked for inside the boxes of those objects, of a class that has poses in this
-        image, whose points are not labelled.
+        or nobody looked. Between the bumps it is asked for if every object of such a class is labelled in the image,
+        and not inside the boxes of those that lack just this point.
         """
+        objects, (height, width) = batch.objects, shape[1:3]
         assert objects.keypoints is not None
-        height, width = shape[1:3]
+        if (height * self.stride, width * self.stride) != batch.image.shape[1:3]:
+            raise ValueError(f"stride is {self.stride}, but the heatmaps are {(height, width)} cells of the canvas")
         shown = _labelled(objects)
         draw = jax.vmap(lambda places, shown: heatmaps.encode_heatmap(places, shown, height, width, spread=self.spread))
         heatmap = draw(objects.keypoints[..., :2] / self.stride, shown)
-        kin = (objects.labels[:, :, None] == objects.labels[:, None]) & posed[:, None]
-        unknown = objects.valid & kin.any(axis=-1) & ~posed
-        hidden = mask_ops.inside_boxes(objects.boxes / self.stride, height, width) * unknown[..., None, None]
-        # A neighbour's point within such a box is known all the same.
-        believed = (hidden.max(axis=1, initial=0) == 0)[..., None] | (heatmap > self.min_heat)
-        return heatmap, believed & shown.any(axis=1)[:, None, None]
+        kin = objects.labels[:, :, None] == objects.labels[:, None]
+        lacking = (kin[..., None] & shown[:, None]).any(axis=2) & ~shown & objects.valid[..., None]
+        inside = mask_ops.inside_boxes(objects.boxes / self.stride, height, width)
+        hidden = jnp.einsum("bnhw,bnj->bhwj", inside, lacking.astype(inside.dtype)) > 0
+        whole = shown.any(axis=1)
+        if batch.known is not None:
+            known = jnp.take_along_axis(batch.known, objects.labels, axis=1)
+            whole &= ~(shown & ~known[..., None]).any(axis=1)
+        asked = (whole[:, None, None] & ~hidden) | (heatmap > _BUMP)
+        return heatmap, asked
 
     def loss(
         self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch

@@ -55,10 +55,13 @@ class Semantic:
         """The truth as it stands.
 
         Raises:
-          ValueError: if the batch has no semantic map.
+          ValueError: if the batch has no semantic map, or the logits another stride.
         """
         if batch.semantic is None:
             raise ValueError("the batch has no semantic map")
+        cells = outputs[self.head].shape[1:3]
+        if (cells[0] * self.stride, cells[1] * self.stride) != batch.image.shape[1:3]:
+            raise ValueError(f"stride is {self.stride}, but the logits are {cells} cells of the canvas")
         labels = batch.semantic.astype(jnp.int32)
         return SemanticTargets(labels=labels, labelled=labels != VOID)
 

@@ -62,9 +62,10 @@ class Checkpoints:
           UserError: if it could not be written, or the scores lack the one that chooses; those before it are intact.
         """
         if scores is not None and self.best_metric not in scores:
+            self.save(step, state, batches, config)
             raise UserError(
                 f"train.best_metric is {self.best_metric!r}, but the validation split has the scores "
-                f"{', '.join(scores)}: set it to one of them"
+                f"{', '.join(scores)}: set it to one of them, and start the same command again"
             )
         args = ocp.args.Composite(
             state=ocp.args.StandardSave(state),
