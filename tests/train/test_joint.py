@@ -3,6 +3,7 @@
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -44,7 +45,8 @@ def tiny(workdir: Path) -> Experiment:
         "semantic": Semantic(),
         "panoptic": Panoptic(things=len(CLASSES), classes=SEMANTIC, score_threshold=0.0),
     }
-    network = base.network.clone(heads={**base.network.heads, **heads})  # type: ignore[attr-defined]
+    network: Any = base.network
+    network = network.clone(neck=network.neck.clone(fine=8), heads={**network.heads, **heads})
     return dataclasses.replace(
         base,
         network=network,
