@@ -16,7 +16,11 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ylosia_jax import config
+from ylosia_jax.data import store
+from ylosia_jax.data.datasets import Dataset, Imported, Mixture
 from ylosia_jax.files import write_atomically
+from ylosia_jax.types import UserError
 
 ROOT = Path(__file__).parents[1]
 # The buffers of a training step on CPU live in large pages and are kept from step to step, as in the Makefile.
@@ -40,13 +44,13 @@ def reproduce(
       folder: of the experiment; `results.csv` is written there.
       variants: by name, the arguments of `ylosia train`: a config and what is changed in it.
       scores: columns, each a path in metrics.json such as `box/AP`; empty in a row whose run has no such score.
-      imports: by name of the set, the arguments of `ylosia data import` for each split, in which `{source}` stands for
-        the folder given on the command line.
+      imports: by name of a set that the variants' configs name, the arguments of `ylosia data import` for each split,
+        in which `{source}` stands for the folder given on the command line.
       measure: further scores by name, of a finished run's folder and the data root.
     """
     parser = argparse.ArgumentParser(description=f"Runs experiments/{folder.name} and writes its results.csv.")
     if imports:
-        parser.add_argument("source", type=Path, help="the data, as its README describes it")
+        parser.add_argument("source", type=Path, nargs="?", help="the data, as its README describes it")
     parser.add_argument("--variants", choices=list(variants), nargs="+", default=list(variants))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     parser.add_argument("--root", type=Path, default=ROOT, help="where data/ and runs/ are made")
@@ -54,8 +58,13 @@ def reproduce(
     root: Path = options.root.resolve()
     data = root / "data"
     os.environ["YLOSIA_DATA_DIR"] = str(data)
+    named = {name for variant in options.variants for name in sets(config.load(variants[variant][0]).data.train)}
     for name, commands in (imports or {}).items():
-        for command in commands if not (data / name).exists() else ():
+        for command in commands if name in named else ():
+            if imported(data / name, command):
+                continue
+            if options.source is None:
+                parser.error(f"the data set {name!r} is not imported yet: give the folder of its source")
             args = [part.format(source=options.source.resolve()) for part in command]
             ylosia("data", "import", *args, "--name", name, "--out", str(data))
     table = folder / "results.csv"
@@ -67,6 +76,24 @@ def reproduce(
                 row |= {name: f"{value:.4f}" for name, value in measure(workdir, data).items()}
             row |= {"processor": processor(), "cores": str(len(os.sched_getaffinity(0)))}
             write_row(table, row, list(variants))
+
+
+def imported(folder: Path, command: Sequence[str]) -> bool:
+    """Whether an import command was run already: without `--split` it makes the whole set."""
+    if "--split" not in command or not folder.exists():
+        return folder.exists()
+    try:
+        store.open(folder, command[command.index("--split") + 1])
+    except UserError:
+        return False
+    return True
+
+
+def sets(dataset: Dataset) -> set[str]:
+    """Names of the imported sets in a dataset."""
+    if isinstance(dataset, Mixture):
+        return set().union(*map(sets, dataset.parts))
+    return {dataset.name} if isinstance(dataset, Imported) else set()
 
 
 def ylosia(*args: str) -> None:

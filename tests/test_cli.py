@@ -41,6 +41,10 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
         ),
         (["train", BCCD, "--workdir", "x", "--data.label_stride", "7"], "label_stride is 7: give a divisor of"),
         (["train", SCENES, "--workdir", "x", "--data.max_objects", "300"], "give at most 254, the masks"),
+        (
+            ["train", SCENES, "--workdir", "x", "--network.neck.fine", "0"],
+            "the head 'mask' asks for the level 'p2', the neck gives p3, p4, p5",
+        ),
         (["train", BCCD, "--workdir", "x", "--augment.mosaic", "7"], "mosaic is 7.0: give a probability"),
         (["train", BCCD, "--workdir", "x", "--augment.copy_paste", "0.5"], "but no task needs masks: set it to 0"),
         (["train", BCCD, "--workdir", "x", "--train.precision", "fp8"], "'bfloat16'"),

@@ -10,7 +10,6 @@ import pytest
 
 from ylosia_jax import config
 from ylosia_jax.experiment import Experiment, compile_step
-from ylosia_jax.plan import batch_form
 from ylosia_jax.train.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]
@@ -38,7 +37,7 @@ def test_the_full_step_has_the_form_of_its_state(path: Path) -> None:
     assert isinstance(experiment, Experiment)
     mesh = make_mesh(jax.devices()[:1])
     compiled = compile_step(experiment, mesh, 100)
-    state, metrics = jax.eval_shape(compiled.step, compiled.form, batch_form(experiment, mesh))
+    state, metrics = jax.eval_shape(compiled.step, compiled.form, compiled.batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), compiled.form
     )

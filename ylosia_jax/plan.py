@@ -11,11 +11,10 @@ import time
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 
 from ylosia_jax.experiment import Experiment, compile_step
-from ylosia_jax.train.sharding import batch_sharding, make_mesh
-from ylosia_jax.types import Batch, Objects, UserError
+from ylosia_jax.train.sharding import make_mesh
+from ylosia_jax.types import UserError
 
 # Chip -> peak bf16 FLOP/s, memory bandwidth in bytes/s, memory in bytes (cloud.google.com/tpu/docs, system pages).
 CHIPS: dict[str, tuple[float, float, int]] = {
@@ -46,7 +45,7 @@ def make_plan(experiment: Experiment, topology: str) -> dict[str, Any]:
     compiled = compile_step(experiment, mesh, 1000)
     started = time.perf_counter()
     try:
-        program = compiled.step.lower(compiled.form, batch_form(experiment, mesh)).compile()
+        program = compiled.step.lower(compiled.form, compiled.batch).compile()
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"{topology}: the step cannot be compiled: {_reason(error)}") from error
     took = time.perf_counter() - started
@@ -72,33 +71,6 @@ def make_plan(experiment: Experiment, topology: str) -> dict[str, Any]:
         "collectives": collectives(program.as_text()),
         "compile_seconds": took,
     }
-
-
-def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
-    """Shapes and shardings of a global training batch."""
-    batch, rows, needs = experiment.data.batch_size, experiment.data.max_objects, experiment.needs
-
-    def form(*shape: int, dtype: Any = jnp.float32) -> Any:
-        return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=batch_sharding(mesh))
-
-    return Batch(
-        image=form(*experiment.canvas, 3, dtype=jnp.uint8),
-        extent=form(2),
-        size=form(2),
-        index=form(dtype=jnp.int32),
-        epoch=form(dtype=jnp.int32),
-        objects=Objects(
-            boxes=form(rows, 4),
-            labels=form(rows, dtype=jnp.int32),
-            valid=form(rows, dtype=jnp.bool_),
-            crowd=form(rows, dtype=jnp.bool_),
-            masked=form(rows, dtype=jnp.bool_) if needs.masks else None,
-            keypoints=form(rows, needs.points, 3) if needs.points else None,
-        ),
-        known=form(needs.classes, dtype=jnp.bool_) if needs.classes else None,
-        instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
-        semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
-    )
 
 
 def collectives(hlo: str) -> list[dict[str, Any]]:

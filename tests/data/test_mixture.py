@@ -4,7 +4,6 @@ import numpy as np
 import pytest
 
 from ylosia_jax.answers import ImageAnswer
-from ylosia_jax.data import store
 from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
 from ylosia_jax.data.mixture import Mixed, join_skeletons
 from ylosia_jax.data.pipeline import Needs, prepare
@@ -123,17 +122,13 @@ def test_a_mixture_that_is_scored_shows_each_image_once():
         scored(Mixture(parts, (1.0, 1.0)))
     few = Imported("any", "train", first=3)
     assert scored(few) is other_split(few, None, None) is few
+    assert other_split(few, None, "val") == Imported("any", "val", first=3)
+    assert other_split(few, "scenes", "test") == Scenes("test", size=128)
+    assert other_split(Mixture(parts), "any", None) == Imported("any", "val")
+    with pytest.raises(UserError, match="name one of its data sets beside --split"):
+        other_split(Mixture(parts), None, "val")
 
 
-def test_the_first_images_of_a_set_are_a_source(monkeypatch):
-    scenes = Scenes("validation", size=5, image_size=(64, 64))
-    monkeypatch.setattr(store, "open", lambda name, split: scenes)
-    few = open_dataset(Imported("any", "train", first=3))
-    assert (len(few), few.classes, few.stuff) == (3, scenes.classes, scenes.stuff)
-    assert (few.skeleton, few.labels) == (scenes.skeleton, scenes.labels)
-    np.testing.assert_array_equal(few[2].image, scenes[2].image)
-    with pytest.raises(IndexError, match="no example 3; there are 0 to 2"):
-        few[3]
-    assert len(open_dataset(Imported("any", "train", first=9))) == 5
+def test_no_images_are_no_set():
     with pytest.raises(ValueError, match="first is 0: give at least 1"):
         Imported("any", "train", first=0)

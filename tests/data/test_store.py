@@ -80,6 +80,15 @@ def test_index_must_be_in_range(gather, tmp_path):
             source[index]
 
 
+def test_the_first_of_a_split(gather, tmp_path):
+    store.write(gather(), name="pets", root=tmp_path)
+    few = store.open("pets", "train", root=tmp_path, first=2)
+    assert [few[i].name for i in range(len(few))] == ["train0.jpg", "train1.jpg"]
+    with pytest.raises(IndexError, match=r"0\.\.1"):
+        few[2]
+    assert len(store.open("pets", "train", root=tmp_path, first=9)) == 4
+
+
 def test_plain_tfds_opens_it_and_agrees(gather, tmp_path):
     import tensorflow_datasets as tfds
 

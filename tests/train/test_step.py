@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 
 from ylosia_jax import config
-from ylosia_jax.experiment import Compiled, Experiment, compile_step
-from ylosia_jax.plan import batch_form
+from ylosia_jax.experiment import Compiled, Experiment, batch_form, compile_step
 from ylosia_jax.train.sharding import make_mesh, place_batch
-from ylosia_jax.types import Batch
+from ylosia_jax.types import Batch, UserError
 
 MESH = make_mesh(jax.devices()[:1])
 
@@ -64,17 +63,17 @@ def test_no_object_to_a_hundred_objects_compile_once_and_stay_finite(compiled: C
 def test_bf16_is_the_network_s_arithmetic_alone() -> None:
     experiment = tiny("bfloat16", max_objects=4)
     compiled = compile_step(experiment, MESH, 10)
-    text = str(jax.make_jaxpr(compiled.step)(compiled.form, batch_form(experiment, MESH)))
+    text = str(jax.make_jaxpr(compiled.step)(compiled.form, compiled.batch))
     kinds = re.findall(r":(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)\b", text)
     assert kinds.count("bf16") > 50  # the network's convolutions and their gradients
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(compiled.form))
-    state, metrics = jax.eval_shape(compiled.step, compiled.form, batch_form(experiment, MESH))
+    state, metrics = jax.eval_shape(compiled.step, compiled.form, compiled.batch)
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves((state, metrics)))
 
 
 @pytest.mark.slow
 def test_float32_has_no_half_precision_anywhere(compiled: Compiled) -> None:
-    text = str(jax.make_jaxpr(compiled.step)(compiled.form, batch_form(tiny(), MESH)))
+    text = str(jax.make_jaxpr(compiled.step)(compiled.form, compiled.batch))
     assert "bf16" not in text
     assert "f16" not in text
 
@@ -88,3 +87,10 @@ def test_the_seed_decides_the_first_weights() -> None:
     one, again, other = first(1), first(1), first(2)
     assert all(np.array_equal(a, b) for a, b in zip(one, again, strict=True))
     assert not all(np.array_equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def test_what_does_not_fit_together_is_refused_before_it_runs() -> None:
+    experiment = tiny()
+    tasks = {"box": dataclasses.replace(experiment.tasks["box"], head="boxes")}
+    with pytest.raises(UserError, match="do not fit together: there is no 'boxes'"):
+        compile_step(dataclasses.replace(experiment, tasks=tasks), MESH, 10)

@@ -26,10 +26,10 @@ def copy_paste(
     """Lays objects of each next image of the batch over the chosen ones.
 
     Only objects whose masks are known are pasted, as far as they are seen where they come from, no crowds, and no more
-    than there are rows for. What they cover changes as if it had been so from the
-    start: masks lose what is hidden, boxes shrink to what is left, objects that are hidden too far leave, points that
-    are hidden are labelled so. Of an object without a known mask nobody knows what is left: where too much of its box
-    is covered it becomes a crowd, neither a target nor background. Padding rows stay padding.
+    than there are rows for. What they cover changes as if it had been so from the start: masks lose what is hidden,
+    boxes shrink to what is left, objects that are hidden too far leave, points that are hidden are labelled so. Of an
+    object without a known mask nobody knows what is left: where too much of its box is covered it becomes a crowd,
+    neither a target nor background. Padding rows stay padding.
 
     Args:
       pasted: with maps of every pixel.

@@ -5,7 +5,7 @@ import dataclasses
 from ylosia_jax.data import store
 from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.data.scenes import Scenes
-from ylosia_jax.types import Example, Label, Skeleton, Source, UserError
+from ylosia_jax.types import Source, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,47 +41,6 @@ class Mixture:
     weights: tuple[float, ...] = ()
 
 
-@dataclasses.dataclass(frozen=True)
-class First:
-    """The first images of a source, itself a `types.Source`.
-
-    Attributes:
-      source: of the images.
-      count: how many, at most.
-    """
-
-    source: Source
-    count: int
-
-    @property
-    def classes(self) -> tuple[str, ...]:
-        """Names of the things, in label order."""
-        return self.source.classes
-
-    @property
-    def stuff(self) -> tuple[str, ...]:
-        """Names of the semantic classes beyond the things."""
-        return self.source.stuff
-
-    @property
-    def skeleton(self) -> Skeleton | None:
-        """What `Example.keypoints` consist of."""
-        return self.source.skeleton
-
-    @property
-    def labels(self) -> frozenset[Label]:
-        """What is known of its images, at least of some."""
-        return self.source.labels
-
-    def __len__(self) -> int:
-        return min(self.count, len(self.source))
-
-    def __getitem__(self, index: int, /) -> Example:
-        if not 0 <= index < len(self):
-            raise IndexError(f"no example {index}; there are 0 to {len(self) - 1}")
-        return self.source[index]
-
-
 Dataset = Imported | Scenes | Mixture
 
 
@@ -96,8 +55,7 @@ def open_dataset(dataset: Dataset) -> Source:
         return Mixed(sources, dataset.weights or tuple(float(len(source)) for source in sources))
     if isinstance(dataset, Scenes):
         return dataset
-    source = store.open(dataset.name, dataset.split)
-    return source if dataset.first is None else First(source, dataset.first)
+    return store.open(dataset.name, dataset.split, first=dataset.first)
 
 
 def other_split(dataset: Dataset, name: str | None, split: str | None) -> Dataset:
@@ -109,11 +67,11 @@ def other_split(dataset: Dataset, name: str | None, split: str | None) -> Datase
     """
     if name is None and split is None:
         return dataset
-    if isinstance(dataset, Mixture):
-        if name is None:
+    if name is None:
+        if isinstance(dataset, Mixture):
             raise UserError("the run's data is a mixture: name one of its data sets beside --split")
-        dataset = Imported(name, split or "val")
-    if name == "scenes" or (name is None and isinstance(dataset, Scenes)):
+        return dataclasses.replace(dataset, split=split)
+    if name == "scenes":
         base = dataset if isinstance(dataset, Scenes) else Scenes("validation", size=128)
         return dataclasses.replace(base, split=split or base.split)
-    return Imported(name or dataset.name, split or dataset.split)  # type: ignore[union-attr]
+    return Imported(name, split or ("val" if isinstance(dataset, Mixture) else dataset.split))

@@ -247,6 +247,7 @@ class Stored:
       records: the serialised examples, by index.
       parse: of one of them.
       stuff, skeleton, labels: see `types.Source`.
+      first: only so many examples, from the first on; None for all.
     """
 
     name: str
@@ -258,9 +259,10 @@ class Stored:
     stuff: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     labels: frozenset[Label] = frozenset({"box"})
+    first: int | None = None
 
     def __len__(self) -> int:
-        return len(self.records)
+        return len(self.records) if self.first is None else min(self.first, len(self.records))
 
     def __getitem__(self, index: SupportsIndex) -> Example:
         index = operator.index(index)
@@ -294,13 +296,20 @@ class Stored:
         )
 
 
-def open(name: str | os.PathLike[str], split: str, *, root: str | os.PathLike[str] | None = None) -> Stored:
+def open(
+    name: str | os.PathLike[str],
+    split: str,
+    *,
+    root: str | os.PathLike[str] | None = None,
+    first: int | None = None,
+) -> Stored:
     """Opens a split of a stored set.
 
     Args:
       name: of the set under the root, or its folder.
       split: of the set.
       root: of all sets, see the function `root`.
+      first: only so many examples, from the first on; None for all.
 
     Raises:
       UserError: if there is no such set or split, or if it is damaged.
@@ -318,7 +327,9 @@ def open(name: str | os.PathLike[str], split: str, *, root: str | os.PathLike[st
             raise UserError(f"set {folder} is damaged: {part.filename} is missing; import it again")
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue] made by protobuf at import
     records = builder.as_data_source(split, deserialize_method=tfds_decode.DeserializeMethod.RAW_BYTES)
-    return Stored(builder.name, split, *_classes(builder), records=records, parse=parse, **_labels(builder))
+    return Stored(
+        builder.name, split, *_classes(builder), records=records, parse=parse, first=first, **_labels(builder)
+    )
 
 
 def _find(name: str, root: Path) -> Path:

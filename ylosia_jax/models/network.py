@@ -26,7 +26,18 @@ class Network(nn.Module):
     detached: tuple[str, ...] = ()
 
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
-        """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides."""
+        """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides.
+
+        Raises:
+          ValueError: if a head asks for a level that the neck does not give.
+        """
         features = self.neck(self.backbone(image, train), train)
         fixed = jax.lax.stop_gradient(features)
-        return {name: head(fixed if name in self.detached else features, train) for name, head in self.heads.items()}
+        outputs: dict[str, Any] = {}
+        for name, head in self.heads.items():
+            try:
+                outputs[name] = head(fixed if name in self.detached else features, train)
+            except KeyError as error:
+                given = ", ".join(features)
+                raise ValueError(f"the head {name!r} asks for the level {error}, the neck gives {given}") from error
+        return outputs

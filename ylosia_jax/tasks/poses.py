@@ -93,7 +93,8 @@ class DensePoses:
         """Chooses the anchor points to train, and draws the heatmaps.
 
         Raises:
-          ValueError: if the batch has no keypoints, or another number of them than there are sigmas.
+          ValueError: if the batch has no keypoints, or another number of them than there are sigmas; if the heatmaps
+            have another stride.
         """
         dense, objects = targets[self.learned_with], batch.objects
         keypoints = objects.keypoints
