@@ -39,5 +39,5 @@ def get_config() -> Experiment:
         ),
         augment=Augment(flip=0.5),
         optim=Optim(lr=4e-3, warmup_steps=100, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=0.9, evaluate_every=1),
+        train=Train(epochs=0.75, evaluate_every=1),
     )

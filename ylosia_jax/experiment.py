@@ -302,6 +302,7 @@ def train(experiment: Experiment) -> dict[str, Any]:
         process=jax.process_index(),
         processes=jax.process_count(),
         threads=experiment.data.threads,
+        steps=steps,
     )
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
     result: dict[str, Any] = {}

@@ -92,6 +92,7 @@ class Needs:
     classes: int = 0
 
 
+READY_BYTES = 256 << 20
 MOST_MASKS = 254  # objects that a map of bytes tells apart
 
 
@@ -129,7 +130,9 @@ def prepare(
         keep = np.sort(np.argsort(-example.area, kind="stable")[:max_objects])
 
     def pad(values: np.ndarray) -> Any:
-        return np.pad(values[keep], [(0, max_objects - len(keep))] + [(0, 0)] * (values.ndim - 1))
+        rows = np.zeros((max_objects, *values.shape[1:]), values.dtype)
+        rows[: len(keep)] = values[keep]
+        return rows
 
     def array(value: Any, dtype: Any) -> Any:
         return np.array(value, dtype)
@@ -191,9 +194,9 @@ def train_batches(
     process: int = 0,
     processes: int = 1,
     threads: int = 2,
-    prefetch: int = 4,
+    steps: int = 2**31,
 ) -> grain.DatasetIterator:
-    """An endless, checkpointable iterator over this host's rows of every global batch.
+    """A checkpointable iterator over this host's rows of every global batch.
 
     Each epoch is shuffled anew from the seed, and batches run across the seam between epochs, so every example is
     seen equally often. Global batch t holds the shuffled stream's examples t * batch_size and on, in that order, and
@@ -203,8 +206,8 @@ def train_batches(
     Args:
       batch_size: of the global batch, over all hosts.
       needs: what batches hold beside boxes.
-      threads: that read and decode; batches stay in order.
-      prefetch: batches that are kept ready.
+      threads: that read and decode; batches stay in order. They keep 4 batches ready, or `READY_BYTES` of small ones.
+      steps: batches of the whole run, none is read beyond.
     """
     if batch_size % processes:
         raise ValueError(f"data.batch_size {batch_size} is not divisible by the {processes} hosts")
@@ -217,8 +220,10 @@ def train_batches(
         places = [(int(order[i]), i // count) for i in range(first, first + rows)]
         return stack([prepare(source[index], index, epoch, canvas, max_objects, needs) for index, epoch in places])
 
-    batches = grain.MapDataset.range(2**31).map(load)
-    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=prefetch)))
+    # The image and two maps. Whatever is read while the step compiles needs no reading beside it.
+    ready = max(4, READY_BYTES // (rows * canvas[0] * canvas[1] * 5))
+    batches = grain.MapDataset.range(steps).map(load)
+    return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ready)))
 
 
 def eval_batches(
