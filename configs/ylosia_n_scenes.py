@@ -28,7 +28,7 @@ def get_config() -> Experiment:
         network=network,
         tasks=tasks,
         data=Data(
-            train=Scenes(split="train", size=8192),
+            train=Scenes(split="train", size=2048),
             valid=Scenes(split="validation", size=128),
             classes=CLASSES,
             stuff=STUFF,
@@ -36,8 +36,9 @@ def get_config() -> Experiment:
             image_size=160,
             batch_size=8,
             max_objects=32,
+            cache=0.5,
         ),
         augment=Augment(flip=0.5),
         optim=Optim(lr=4e-3, warmup_steps=100, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=0.75, evaluate_every=1),
+        train=Train(epochs=3, evaluate_every=9),
     )

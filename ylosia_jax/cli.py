@@ -38,18 +38,18 @@ class Train:
         import jax
 
         from ylosia_jax import config, experiment
-        from ylosia_jax.predict import draw_samples
+        from ylosia_jax.data.datasets import open_dataset
+        from ylosia_jax.predict import Samples, meaning_of
         from ylosia_jax.report import write_report
 
         tree = config.override(config.load(self.config), [*rest, "--workdir", self.workdir])
         if self.distributed:
             _join_hosts()
-        metrics = experiment.train(tree)
+        samples = Samples(len(open_dataset(tree.data.valid)))
+        metrics = experiment.train(tree, watch=samples)
+        samples.draw(Path(self.workdir) / "predictions", meaning_of(tree))
         if jax.process_index() == 0:
             _print_scores(metrics)
-            # A checkpoint is opened by all hosts together, so one host alone cannot draw.
-            if jax.process_count() == 1:
-                draw_samples(Path(self.workdir))
             print(f"report: {write_report(Path(self.workdir))}")
         return 0
 

@@ -30,6 +30,8 @@ from ylosia_jax.train.step import cast_floats
 from ylosia_jax.types import Batch, Example, Source
 
 Predict = Callable[[Any, Any], dict[str, Any]]
+# Is shown each image's place in its split, the image with its truth, and the answer.
+Watch = Callable[[int, Example, ImageAnswer], None]
 
 
 @runtime_checkable
@@ -132,13 +134,21 @@ def _known(found: ImageDetections | None, known: np.ndarray | None) -> ImageDete
 
 
 def records(
-    predict: Predict, variables: Any, source: Source, mesh: Mesh, *, canvas: tuple[int, int], batch_size: int
+    predict: Predict,
+    variables: Any,
+    source: Source,
+    mesh: Mesh,
+    *,
+    canvas: tuple[int, int],
+    batch_size: int,
+    watch: Watch | None = None,
 ) -> Iterator[Record]:
     """Truth and answers of this host's share of a split, image by image.
 
     Args:
       predict: from `compile_predict`, over the same mesh.
       batch_size: of the global batch, over all hosts.
+      watch: is shown all that is forgotten here, image by image.
     """
     hosts = {"process": jax.process_index(), "processes": jax.process_count()}
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
@@ -146,7 +156,10 @@ def records(
         found = predict(variables, place_batch(mesh, batch.image))
         local = jax.tree.map(local_rows, found)
         for row, example in enumerate(examples):
-            yield record_of(example, unpad(local, row, letterbox_of(batch, row), canvas), things, classes)
+            answer = unpad(local, row, letterbox_of(batch, row), canvas)
+            if watch is not None:
+                watch(int(batch.index[row]), example, answer)
+            yield record_of(example, answer, things, classes)
 
 
 def evaluate(
@@ -157,12 +170,16 @@ def evaluate(
     *,
     canvas: tuple[int, int],
     batch_size: int,
+    watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Scores a split: what `metrics.json` holds. On several hosts each predicts its share and all get the result.
 
     Scored is what the network answers and the split has the truth of.
+
+    Args:
+      watch: see `records`.
     """
-    found = list(records(predict, variables, source, mesh, canvas=canvas, batch_size=batch_size))
+    found = list(records(predict, variables, source, mesh, canvas=canvas, batch_size=batch_size, watch=watch))
     return metrics(_gather(found), source)
 
 

@@ -21,7 +21,7 @@ from ylosia_jax import config as configs
 from ylosia_jax.data.augment import Augment, augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset, other_split
 from ylosia_jax.data.pipeline import MOST_MASKS, Needs, canvas_of, train_batches
-from ylosia_jax.evaluate import Decoder, compile_predict, evaluate, flat_scores
+from ylosia_jax.evaluate import Decoder, Watch, compile_predict, evaluate, flat_scores
 from ylosia_jax.files import write_atomically
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
 from ylosia_jax.train.log import Log
@@ -48,6 +48,7 @@ class Data:
       max_objects: rows of truth an image is padded to.
       label_stride: pixels of the canvas a cell of the masks and semantic maps that are learned.
       threads: that read and decode, a host.
+      cache: gigabytes of memory for images that are kept as they were read, a host; the others are read every epoch.
     """
 
     train: Dataset
@@ -60,6 +61,7 @@ class Data:
     max_objects: int = 100
     label_stride: int = 4
     threads: int = 2
+    cache: float = 0.0
 
     def __post_init__(self) -> None:
         for side in canvas_of(self.image_size):
@@ -71,6 +73,8 @@ class Data:
         for name in ("batch_size", "max_objects", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
+        if self.cache < 0:
+            raise ValueError(f"cache is {self.cache}: give gigabytes, 0 for none")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -270,8 +274,11 @@ def _transform(experiment: Experiment, batch: Batch, progress: jax.Array) -> Bat
     )
 
 
-def train(experiment: Experiment) -> dict[str, Any]:
+def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
     """Trains to the end in `experiment.workdir`, or goes on where an earlier start of the same run stopped.
+
+    Args:
+      watch: is shown what every evaluation finds on this host, image by image.
 
     Returns:
       The final evaluation, which also stands in `metrics.json`.
@@ -303,14 +310,14 @@ def train(experiment: Experiment) -> dict[str, Any]:
         processes=jax.process_count(),
         threads=experiment.data.threads,
         steps=steps,
+        cache=int(experiment.data.cache * 1e9),
     )
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
     result: dict[str, Any] = {}
 
     def score(state: State) -> dict[str, float]:
-        result.update(
-            evaluate(predict, state.average, valid_source, mesh, canvas=experiment.canvas, batch_size=batch_size)
-        )
+        options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size, "watch": watch}
+        result.update(evaluate(predict, state.average, valid_source, mesh, **options))
         return flat_scores(result)
 
     with contextlib.closing(Checkpoints(workdir / "checkpoints", experiment.train.best_metric)) as checkpoints:

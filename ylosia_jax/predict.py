@@ -14,12 +14,11 @@ from tqdm import tqdm
 
 from ylosia_jax import config as configs
 from ylosia_jax import rle
-from ylosia_jax.answers import unpad
-from ylosia_jax.data.datasets import open_dataset
+from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import verify
 from ylosia_jax.data.pipeline import prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict
-from ylosia_jax.experiment import load_run, restore_average
+from ylosia_jax.experiment import Experiment, load_run, restore_average
 from ylosia_jax.files import write_atomically
 from ylosia_jax.metrics.instances import ImageDetections, coco_results
 from ylosia_jax.train.sharding import make_mesh
@@ -214,30 +213,35 @@ class Model:
         )
         batch = jax.tree.map(lambda x: np.asarray(x)[None], prepare(example, 0, 0, self.canvas, 1))
         found = jax.device_get(self.apply(self.variables, batch.image))
-        answer = unpad(found, 0, letterbox_of(batch, 0), self.canvas)
-        detections = answer.detections or ImageDetections(
-            example.boxes, nothing.astype(np.float32), nothing.astype(np.int32)
-        )
-        return Result(
-            image=pixels,
-            name=name,
-            boxes=detections.boxes,
-            scores=detections.scores,
-            labels=detections.labels,
-            meaning=self.meaning,
-            rles=detections.masks,
-            keypoints=self._posed(detections),
-            semantic=answer.semantic,
-            panoptic=None if answer.segments is None else Segments(answer.segments, answer.segment_labels),
-        )
+        return result_of(example, unpad(found, 0, letterbox_of(batch, 0), self.canvas), self.meaning)
 
-    def _posed(self, detections: ImageDetections) -> np.ndarray | None:
-        """The poses without those of classes that have none, of which nobody taught the network anything."""
-        if detections.keypoints is None or self.meaning.skeleton is None:
-            return None
-        posed = self.meaning.skeleton.classes or self.meaning.classes
-        keep = np.array([name in posed for name in self.meaning.classes])
-        return detections.keypoints * keep[detections.labels][:, None, None]
+
+def result_of(example: Example, answer: ImageAnswer, meaning: Labels) -> Result:
+    """An answer about an image as what users get."""
+    nothing = np.zeros(0)
+    none = ImageDetections(np.zeros((0, 4), np.float32), nothing.astype(np.float32), nothing.astype(np.int32))
+    detections = answer.detections or none
+    return Result(
+        image=example.image,
+        name=example.name,
+        boxes=detections.boxes,
+        scores=detections.scores,
+        labels=detections.labels,
+        meaning=meaning,
+        rles=detections.masks,
+        keypoints=_posed(detections, meaning),
+        semantic=answer.semantic,
+        panoptic=None if answer.segments is None else Segments(answer.segments, answer.segment_labels),
+    )
+
+
+def _posed(detections: ImageDetections, meaning: Labels) -> np.ndarray | None:
+    """The poses without those of classes that have none, of which nobody taught the network anything."""
+    if detections.keypoints is None or meaning.skeleton is None:
+        return None
+    posed = meaning.skeleton.classes or meaning.classes
+    keep = np.array([name in posed for name in meaning.classes])
+    return detections.keypoints * keep[detections.labels][:, None, None]
 
 
 def read_image(path: Path) -> np.ndarray:
@@ -297,9 +301,13 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Model:
     experiment = load_run(Path(workdir))
     predict = make_predict(experiment.network, experiment.tasks, experiment.train.precision)
     variables = restore_average(experiment, Path(workdir), make_mesh(jax.local_devices()[:1]), checkpoint)
+    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvas)
+
+
+def meaning_of(experiment: Experiment) -> Labels:
+    """What the numbers of an experiment's network mean."""
     data = experiment.data
-    meaning = Labels(data.classes, data.stuff, data.skeleton if "keypoint" in experiment.labels else None)
-    return Model(jax.jit(predict), variables, meaning, experiment.canvas)
+    return Labels(data.classes, data.stuff, data.skeleton if "keypoint" in experiment.labels else None)
 
 
 def predict_files(
@@ -379,14 +387,28 @@ def write_maps(result: Result, out: Path) -> list[dict[str, Any]]:
     return [{"image_id": result.name, "file_name": f"{stem}.png", "segments_info": segments}]
 
 
-def draw_samples(workdir: Path, count: int = 8) -> list[Path]:
-    """Draws the best checkpoint's predictions on a run's first validation images into `predictions/`.
+class Samples:
+    """Remembers the latest answers about a few images, spread over a split, and draws them. An `evaluate.Watch`.
 
     Args:
-      count: images at most.
+      size: images of the split.
+      count: images to remember, at most.
     """
-    model, source = load(workdir), open_dataset(load_run(workdir).data.valid)
-    out = workdir / "predictions"
-    out.mkdir(exist_ok=True)
-    examples = [source[i] for i in range(min(count, len(source)))]
-    return [model(example.image).save(out / f"{Path(example.name).stem}.jpg") for example in examples]
+
+    def __init__(self, size: int, count: int = 8) -> None:
+        self._wanted = frozenset(i * size // count for i in range(count))
+        self._seen: dict[int, tuple[Example, ImageAnswer]] = {}
+
+    def __call__(self, index: int, example: Example, answer: ImageAnswer, /) -> None:
+        """Looks at one answer."""
+        if index in self._wanted:
+            self._seen[index] = example, answer
+
+    def draw(self, out: Path, meaning: Labels) -> list[Path]:
+        """Draws what was seen into a folder, under the names of the images."""
+        out.mkdir(parents=True, exist_ok=True)
+        return [
+            # A mixture's names begin with the number of the set: two sets may both have an image 1.jpg.
+            result_of(example, answer, meaning).save(out / f"{'-'.join(Path(example.name).with_suffix('').parts)}.jpg")
+            for _, (example, answer) in sorted(self._seen.items())
+        ]

@@ -1,5 +1,6 @@
 import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import grain
 import jax
@@ -117,6 +118,28 @@ def test_a_restored_iterator_goes_on_where_it_stood() -> None:
     two.set_state(state)
     for batch in expected:
         jax.tree.map(np.testing.assert_array_equal, next(two), batch)
+
+
+@pytest.mark.parametrize("room", [0, 3, 10])
+def test_what_is_kept_in_memory_is_not_read_again(room: int) -> None:
+    scenes = Scenes("train", size=10, image_size=(64, 64))
+    read: list[int] = []
+
+    class Counted(Scenes):
+        def __getitem__(self, index: int, /) -> Example:
+            read.append(index)
+            return super().__getitem__(index)
+
+    options: dict[str, Any] = {"canvas": CANVAS, "max_objects": 32, "seed": 3, "batch_size": 5, "steps": 6}
+    plain = train_batches(scenes, **options)
+    kept = train_batches(
+        Counted("train", size=10, image_size=(64, 64)), **options, threads=1, cache=room * CANVAS[0] * CANVAS[1] * 5
+    )
+    for _ in range(6):
+        jax.tree.map(np.testing.assert_array_equal, next(kept), next(plain))
+    assert len(read) == 30 - 2 * room
+    with pytest.raises(StopIteration):
+        next(kept)
 
 
 def test_a_batch_that_the_hosts_do_not_divide_is_refused() -> None:

@@ -195,6 +195,7 @@ def train_batches(
     processes: int = 1,
     threads: int = 2,
     steps: int = 2**31,
+    cache: int = 0,
 ) -> grain.DatasetIterator:
     """A checkpointable iterator over this host's rows of every global batch.
 
@@ -208,20 +209,30 @@ def train_batches(
       needs: what batches hold beside boxes.
       threads: that read and decode; batches stay in order. They keep 4 batches ready, or `READY_BYTES` of small ones.
       steps: batches of the whole run, none is read beyond.
+      cache: bytes of prepared examples that are kept, so that later epochs need not read them again.
     """
     if batch_size % processes:
         raise ValueError(f"data.batch_size {batch_size} is not divisible by the {processes} hosts")
     rows = batch_size // processes
     count = len(source)
+    item_bytes = canvas[0] * canvas[1] * 5  # the image and two maps
+    kept: dict[int, Batch] = {}
     order: Any = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
 
     def load(batch: int) -> Batch:
         first = batch * batch_size + process * rows
-        places = [(int(order[i]), i // count) for i in range(first, first + rows)]
-        return stack([prepare(source[index], index, epoch, canvas, max_objects, needs) for index, epoch in places])
+        return stack([item(int(order[i]), i // count) for i in range(first, first + rows)])
 
-    # The image and two maps. Whatever is read while the step compiles needs no reading beside it.
-    ready = max(4, READY_BYTES // (rows * canvas[0] * canvas[1] * 5))
+    def item(index: int, epoch: int) -> Batch:
+        if index in kept:
+            return kept[index].replace(epoch=np.array(epoch, np.int32))  # type: ignore[attr-defined]
+        made = prepare(source[index], index, epoch, canvas, max_objects, needs)
+        if len(kept) < cache // item_bytes:
+            kept[index] = made
+        return made
+
+    # What is read while the step compiles takes no time from training.
+    ready = max(4, READY_BYTES // (rows * item_bytes))
     batches = grain.MapDataset.range(steps).map(load)
     return iter(batches.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ready)))
 
