@@ -1,7 +1,7 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
-Expected: on the validation split after some five minutes on 2 CPU cores box AP50 0.91, mask AP50 0.85, keypoint AP50
-0.88, mIoU 0.74, PQ 0.65 (seed 0).
+Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.87, mask AP50 0.82, keypoint AP50 0.84,
+mIoU 0.71, PQ 0.62 (seed 0).
 
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """
