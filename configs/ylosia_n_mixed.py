@@ -26,10 +26,12 @@ def get_config() -> Experiment:
     network, tasks = ylosia(
         "n", num_classes=len(classes), masks=True, skeleton=skeleton, semantic_classes=len(classes + STUFF)
     )
-    # One image in two is of a scene: they are all different, the others come again and again.
-    train = Mixture((Imported("nuclei", "train"), Scenes("train", size=200), Imported("mouse", "train")), (1, 2, 1))
+    # One image in two is of a scene: they have the most to teach.
+    scenes = Scenes("train", size=2000, image_size=(256, 256))
+    train = Mixture((Imported("nuclei", "train"), scenes, Imported("mouse", "train")), (1, 2, 1))
     # Each image once.
-    valid = Mixture((Imported("nuclei", "val"), Scenes("validation", size=64), Imported("mouse", "val")))
+    scenes = Scenes("validation", size=64, image_size=(256, 256))
+    valid = Mixture((Imported("nuclei", "val"), scenes, Imported("mouse", "val")))
     return Experiment(
         network=network,
         tasks=tasks,
@@ -45,5 +47,5 @@ def get_config() -> Experiment:
         ),
         augment=Augment(flip=0.5, scale=(0.8, 1.3), translate=0.1, hue=0.02, saturation=0.3, brightness=0.3),
         optim=Optim(lr=2e-3, warmup_steps=100, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=80, evaluate_every=20),
+        train=Train(epochs=6, evaluate_every=2),
     )

@@ -1,0 +1,26 @@
+"""The mouse alone, as often and on the same canvas as `configs/ylosia_n_mixed.py` sees them, and nothing else."""
+
+import dataclasses
+from pathlib import Path
+
+from ylosia_jax import config
+from ylosia_jax.data.datasets import Imported
+from ylosia_jax.data.skeletons import MOUSE
+from ylosia_jax.experiment import Experiment
+from ylosia_jax.systems.ylosia import ylosia
+
+
+def get_config() -> Experiment:
+    mixed = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_mixed.py")
+    network, tasks = ylosia("n", num_classes=1, skeleton=MOUSE)
+    data = dataclasses.replace(
+        mixed.data,
+        train=Imported("mouse", "train"),
+        valid=Imported("mouse", "val"),
+        classes=("mouse",),
+        stuff=(),
+        skeleton=MOUSE,
+    )
+    # A quarter of the mixed run's images.
+    train = dataclasses.replace(mixed.train, steps=750, evaluate_every=100)
+    return dataclasses.replace(mixed, network=network, tasks=tasks, data=data, train=train)
