@@ -9,7 +9,8 @@ import jax
 import pytest
 
 from ylosia_jax import config
-from ylosia_jax.experiment import Experiment, compile_step
+from ylosia_jax.compiled import compile_step
+from ylosia_jax.experiment import Experiment
 from ylosia_jax.train.sharding import make_mesh
 
 ROOT = Path(__file__).parents[1]

@@ -27,7 +27,9 @@ ALLOWED: dict[str, set[str]] = {
     "train": {"types", "files", "config"},
     "answers": {"types", "rle", "data", "metrics"},
     "evaluate": {"types", "ops", "data", "metrics", "train", "answers"},
-    "experiment": {"types", "files", "config", "data", "train", "evaluate"},
+    "experiment": {"types", "data", "train", "evaluate"},
+    "compiled": {"types", "data", "train", "experiment"},
+    "runs": {"types", "files", "config", "data", "train", "evaluate", "experiment", "compiled"},
     "predict": {
         "types",
         "files",
@@ -40,9 +42,10 @@ ALLOWED: dict[str, set[str]] = {
         "answers",
         "evaluate",
         "experiment",
+        "runs",
     },
     "report": {"types", "files", "visualize", "train"},
-    "plan": {"types", "train", "experiment"},
+    "plan": {"types", "train", "experiment", "compiled"},
 }
 # The outermost rooms import any other, but nothing imports them.
 ALLOWED["__init__"] = {"predict"}

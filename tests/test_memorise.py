@@ -3,11 +3,12 @@
 import numpy as np
 import pytest
 
+from ylosia_jax.compiled import compile_step
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.pipeline import prepare, stack
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.evaluate import compile_predict, evaluate
-from ylosia_jax.experiment import Data, Experiment, compile_step
+from ylosia_jax.experiment import Data, Experiment
 from ylosia_jax.systems.ylosia import ylosia
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import make_mesh, place_batch

@@ -37,7 +37,7 @@ class Train:
         """Trains, then draws some predictions and writes the report."""
         import jax
 
-        from ylosia_jax import config, experiment
+        from ylosia_jax import config, runs
         from ylosia_jax.data.datasets import open_dataset
         from ylosia_jax.predict import Samples, meaning_of
         from ylosia_jax.report import write_report
@@ -46,7 +46,7 @@ class Train:
         if self.distributed:
             _join_hosts()
         samples = Samples(len(open_dataset(tree.data.valid)))
-        metrics = experiment.train(tree, watch=samples)
+        metrics = runs.train(tree, watch=samples)
         samples.draw(Path(self.workdir) / "predictions", meaning_of(tree))
         if jax.process_index() == 0:
             _print_scores(metrics)
@@ -71,12 +71,10 @@ class Evaluate:
 
     def run(self) -> int:
         """Prints the scores."""
-        from ylosia_jax import experiment
+        from ylosia_jax import runs
         from ylosia_jax.files import write_atomically
 
-        metrics = experiment.evaluate_run(
-            Path(self.workdir), checkpoint=self.checkpoint, name=self.dataset, split=self.split
-        )
+        metrics = runs.evaluate_run(Path(self.workdir), checkpoint=self.checkpoint, name=self.dataset, split=self.split)
         _print_scores(metrics)
         if self.out:
             write_atomically(Path(self.out), json.dumps(metrics, indent=2) + "\n")

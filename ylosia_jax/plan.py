@@ -12,7 +12,8 @@ from typing import Any
 
 import jax
 
-from ylosia_jax.experiment import Experiment, compile_step
+from ylosia_jax.compiled import compile_step
+from ylosia_jax.experiment import Experiment
 from ylosia_jax.train.sharding import make_mesh
 from ylosia_jax.types import UserError
 

@@ -18,9 +18,10 @@ from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import verify
 from ylosia_jax.data.pipeline import prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict
-from ylosia_jax.experiment import Experiment, load_run, restore_average
+from ylosia_jax.experiment import Experiment
 from ylosia_jax.files import write_atomically
 from ylosia_jax.metrics.instances import ImageDetections, coco_results
+from ylosia_jax.runs import load_run, restore_average
 from ylosia_jax.train.sharding import make_mesh
 from ylosia_jax.types import Example, Skeleton, UserError
 from ylosia_jax.visualize.boxes import contact_sheet

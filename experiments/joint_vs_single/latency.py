@@ -21,8 +21,8 @@ from seeds import processor
 from ylosia_jax.data.pipeline import Needs, prepare, stack
 from ylosia_jax.data.scenes import Scenes
 from ylosia_jax.evaluate import make_predict
-from ylosia_jax.experiment import load_run, restore_average
 from ylosia_jax.files import write_atomically
+from ylosia_jax.runs import load_run, restore_average
 from ylosia_jax.train.sharding import make_mesh
 
 HERE = Path(__file__).parent

@@ -12,7 +12,8 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from seeds import reproduce
 
 from ylosia_jax.evaluate import compile_predict, evaluate
-from ylosia_jax.experiment import load_run, open_source, restore_average
+from ylosia_jax.experiment import open_source
+from ylosia_jax.runs import load_run, restore_average
 from ylosia_jax.train.sharding import make_mesh
 
 HERE = Path(__file__).parent

@@ -14,11 +14,12 @@ from ylosia_jax.data.datasets import Mixture
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
 from ylosia_jax.data.skeletons import COCO_PERSON
-from ylosia_jax.experiment import Experiment, train
+from ylosia_jax.experiment import Experiment
 from ylosia_jax.models.heads.pose import PoseHead
 from ylosia_jax.models.heads.prototypes import PrototypeHead
 from ylosia_jax.models.heads.semantic import SemanticHead
 from ylosia_jax.predict import load, predict_files
+from ylosia_jax.runs import train
 from ylosia_jax.tasks.masks import PrototypeMasks
 from ylosia_jax.tasks.panoptic import Panoptic
 from ylosia_jax.tasks.poses import DensePoses

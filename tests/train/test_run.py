@@ -18,7 +18,7 @@ import ylosia_jax as yl
 from ylosia_jax import config
 from ylosia_jax.cli import main
 from ylosia_jax.data.scenes import Scenes
-from ylosia_jax.experiment import restore_average
+from ylosia_jax.runs import restore_average
 from ylosia_jax.train.log import read_rows
 from ylosia_jax.train.sharding import make_mesh
 from ylosia_jax.types import UserError

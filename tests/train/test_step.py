@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from ylosia_jax import config
-from ylosia_jax.experiment import Compiled, Experiment, batch_form, compile_step
+from ylosia_jax.compiled import Compiled, batch_form, compile_step
+from ylosia_jax.experiment import Experiment
 from ylosia_jax.train.sharding import make_mesh, place_batch
 from ylosia_jax.types import Batch, UserError
 

@@ -1,0 +1,123 @@
+"""An experiment's training step, bound to a mesh of devices: what a run runs, and what a plan compiles."""
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Callable, Generator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import Mesh
+
+from ylosia_jax.data.augment import augment
+from ylosia_jax.experiment import Experiment
+from ylosia_jax.train.checkpoint import abstract
+from ylosia_jax.train.sharding import batch_sharding, state_shardings
+from ylosia_jax.train.step import State, Trainable, init_state, make_train_step
+from ylosia_jax.types import Batch, Objects, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Compiled:
+    """An experiment's training step over a mesh, ready to be run or lowered.
+
+    Attributes:
+      step: jitted `(state, batch) -> (state, metrics)`; the state is donated.
+      form: shapes and shardings of the state.
+      batch: those of a global batch.
+      init: jitted, makes the first state in place.
+    """
+
+    step: Any
+    form: Any
+    batch: Batch
+    init: Callable[[], State]
+
+
+def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
+    """Binds an experiment's step to a mesh, and traces it. Nothing is computed or compiled yet.
+
+    Raises:
+      UserError: if the devices do not divide the batch, or network, tasks and data do not fit together.
+    """
+    batch_size = experiment.data.batch_size
+    if batch_size % mesh.size:
+        raise UserError(
+            f"data.batch_size {batch_size} is not divisible by the {mesh.size} devices: "
+            f"set it to {-(-batch_size // mesh.size) * mesh.size}"
+        )
+    init = functools.partial(
+        init_state, experiment.network, experiment.optim, steps, experiment.canvas, jax.random.key(experiment.seed)
+    )
+    with _misfits():
+        form = jax.eval_shape(init)
+    shardings = state_shardings(mesh, form, experiment.train.sharding)
+    step = make_train_step(
+        experiment.network,
+        # The others only put answers together.
+        {name: task for name, task in experiment.tasks.items() if isinstance(task, Trainable)},
+        experiment.optim,
+        steps,
+        transform=functools.partial(_transform, experiment),
+        precision=experiment.train.precision,
+    )
+    jitted = jax.jit(
+        step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
+    )
+    form, batch = abstract(form, shardings), batch_form(experiment, mesh)
+    with _misfits():
+        jitted.trace(form, batch)  # kept: the first call does not trace again
+    # Random bits of sixty shapes take XLA's CPU backend 20 s to optimise, and a moment to compute as they are.
+    options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    make = jax.jit(init, out_shardings=shardings, compiler_options=options)
+    return Compiled(step=jitted, form=form, batch=batch, init=make)
+
+
+def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
+    """Shapes and shardings of a global training batch."""
+    batch, rows, needs = experiment.data.batch_size, experiment.data.max_objects, experiment.needs
+
+    def form(*shape: int, dtype: Any = jnp.float32) -> Any:
+        return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=batch_sharding(mesh))
+
+    return Batch(
+        image=form(*experiment.canvas, 3, dtype=jnp.uint8),
+        extent=form(2),
+        size=form(2),
+        index=form(dtype=jnp.int32),
+        epoch=form(dtype=jnp.int32),
+        objects=Objects(
+            boxes=form(rows, 4),
+            labels=form(rows, dtype=jnp.int32),
+            valid=form(rows, dtype=jnp.bool_),
+            crowd=form(rows, dtype=jnp.bool_),
+            masked=form(rows, dtype=jnp.bool_) if needs.masks else None,
+            keypoints=form(rows, needs.points, 3) if needs.points else None,
+        ),
+        known=form(needs.classes, dtype=jnp.bool_) if needs.classes else None,
+        instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
+        semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
+    )
+
+
+@contextlib.contextmanager
+def _misfits() -> Generator[None]:
+    """What a head or a task refuses while it is traced is the config's fault."""
+    try:
+        yield
+    except (KeyError, ValueError) as error:
+        what = f"there is no {error}" if isinstance(error, KeyError) else str(error)
+        raise UserError(f"the config's network, tasks and data do not fit together: {what}") from error
+
+
+def _transform(experiment: Experiment, batch: Batch, progress: jax.Array) -> Batch:
+    skeleton = experiment.data.skeleton
+    return augment(
+        experiment.augment,
+        batch,
+        experiment.seed,
+        progress,
+        label_stride=experiment.data.label_stride,
+        mirror=skeleton.mirror if skeleton else (),
+    )
