@@ -187,3 +187,31 @@ def test_outputs_are_float32_whatever_the_arithmetic(tiny):
         lambda v, x: plain(TINY.apply(v, x, train=False)), tiny | {"params": half}, IMAGE.astype(jnp.bfloat16)
     )
     assert {x.dtype for x in jax.tree.leaves(out)} == {jnp.dtype("float32")}
+
+
+@pytest.mark.parametrize("silenced", [{"pull": {"second": 0.0}}, {"detached": ("second",)}], ids=["pull", "detached"])
+def test_a_head_that_may_not_pull_learns_but_does_not_teach(silenced) -> None:
+    head = DecoupledHead(num_classes=3, bins=4)
+    network = TINY.clone(heads={"first": head, "second": head.clone()})
+    variables = network.init(KEY, IMAGE, train=False)
+
+    def gradient(network: Network, *names: str):
+        def loss(params):
+            outputs = network.apply({**variables, "params": params}, IMAGE, train=False)
+            return sum((leaf**2).sum() for name in names for leaf in jax.tree.leaves(plain(outputs[name])))
+
+        return jax.jit(jax.grad(loss))(variables["params"])
+
+    both = gradient(network.clone(**silenced), "first", "second")
+    alone, free = gradient(network, "first"), gradient(network, "first", "second")
+
+    def differ(one, other) -> float:
+        """The greatest difference of two gradients, relative to the greatest entry of the same array."""
+        worst = jax.tree.map(lambda a, b: np.abs(a - b).max() / np.abs(b).max(), one, other)
+        return max(jax.tree.leaves(worst))
+
+    for name in ("backbone", "neck"):
+        assert differ(both[name], alone[name]) < 1e-3
+        assert differ(both[name], free[name]) > 0.1
+    second = next(name for name in both if name.endswith("second"))
+    assert differ(both[second], free[second]) == 0

@@ -32,6 +32,11 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
 }
 
 
+# Head -> how hard it may pull at the features at most, relative to the box head: added up as they are, poses and
+# semantic maps leave boxes and masks behind (experiments/joint_vs_single).
+PULL = {"mask": 1.0, "keypoint": 1.5, "semantic": 1.0}
+
+
 def ylosia(
     scale: Scale,
     num_classes: int,
@@ -91,5 +96,6 @@ def ylosia(
         ),
         heads=heads,
         detached=("box",) if nms_free else (),
+        pull={name: limit for name, limit in PULL.items() if name in heads} if "box" in heads else {},
     )
     return network, tasks

@@ -75,7 +75,7 @@ class DensePoses:
     area_share: float = 0.53
     heat_gain: float = 0.5
     spread: float = 1.5
-    reach: float = 0.25
+    reach: float = 0.5
     peaks: int = 64
     min_heat: float = 0.1
     stride: int = 4
