@@ -34,7 +34,7 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
 
 # Head -> how hard it may pull at the features at most, relative to the box head: added up as they are, poses and
 # semantic maps leave boxes and masks behind (experiments/joint_vs_single).
-PULL = {"mask": 1.0, "keypoint": 1.5, "semantic": 1.0}
+PULL = {"mask": 1.0, "keypoint": 1.0, "semantic": 1.0}
 
 
 def ylosia(
