@@ -23,6 +23,8 @@ def get_config() -> Experiment:
         masks=True,
         skeleton=COCO_PERSON,
         semantic_classes=len(CLASSES) + len(STUFF),
+        # In so few steps semantic maps need all the pull that they have.
+        pull={},
     )
     return Experiment(
         network=network,

@@ -15,8 +15,12 @@ if __name__ == "__main__":
     reproduce(
         HERE,
         variants={
-            "joint": ["configs/ylosia_n_scenes.py", *MORE],
-            **{name: [str(HERE / f"{name}.py"), *MORE] for name in ("box", "mask", "keypoint", "semantic", "panoptic")},
+            # The same with the losses just added up.
+            "added": ["configs/ylosia_n_scenes.py", *MORE],
+            **{
+                name: [str(HERE / f"{name}.py"), *MORE]
+                for name in ("joint", "box", "mask", "keypoint", "semantic", "panoptic")
+            },
         },
         scores=[
             *("box/AP", "box/AP50", "mask/AP", "mask/AP50", "keypoint/AP", "keypoint/AP50"),

@@ -42,7 +42,8 @@ class Network(nn.Module):
         seen = dict.fromkeys(self.detached, jax.lax.stop_gradient(features))
         teachers = [name for name in self.heads if name not in self.detached]
         limits = tuple(self.pull.get(name, math.inf) for name in teachers)
-        seen |= zip(teachers, fan_out(features, limits), strict=True)
+        copies = fan_out(features, limits) if self.pull else (features,) * len(teachers)
+        seen |= zip(teachers, copies, strict=True)
         outputs: dict[str, Any] = {}
         for name, head in self.heads.items():
             try:

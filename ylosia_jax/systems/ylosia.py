@@ -1,6 +1,7 @@
 """Ylosia: one network, one pass, every answer about the objects in an image."""
 
 import dataclasses
+from collections.abc import Mapping
 from typing import Any, Literal
 
 from flax import linen as nn
@@ -34,7 +35,7 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
 
 # Head -> how hard it may pull at the features at most, relative to the box head: added up as they are, poses and
 # semantic maps leave boxes and masks behind (experiments/joint_vs_single).
-PULL = {"mask": 1.0, "keypoint": 1.0, "semantic": 1.0}
+PULL = {"mask": 1.0, "keypoint": 2.0, "semantic": 0.7}
 
 
 def ylosia(
@@ -45,6 +46,7 @@ def ylosia(
     skeleton: Skeleton | None = None,
     semantic_classes: int = 0,
     nms_free: bool = False,
+    pull: Mapping[str, float] = PULL,
 ) -> tuple[Network, dict[str, Any]]:
     """Network and tasks of Ylosia at one of its published scales: boxes, and whatever else is asked for.
 
@@ -58,6 +60,7 @@ def ylosia(
       semantic_classes: things and stuff, for a semantic map; with masks too, there is a panoptic map as well.
       nms_free: beside the head that finds every object many times, train a twin that finds it once, on the same
         features (YOLOv10, arXiv:2405.14458, section 3.1). Prediction has the twin alone, and nothing to suppress.
+      pull: head -> how hard it may pull at the features, relative to the box head, see `Network`; {} for no bounds.
 
     Raises:
       ValueError: if masks or poses are asked for, but no classes of things.
@@ -96,6 +99,6 @@ def ylosia(
         ),
         heads=heads,
         detached=("box",) if nms_free else (),
-        pull={name: limit for name, limit in PULL.items() if name in heads} if "box" in heads else {},
+        pull={name: limit for name, limit in pull.items() if name in heads} if "box" in heads else {},
     )
     return network, tasks
