@@ -42,7 +42,7 @@ class Network(nn.Module):
         seen = dict.fromkeys(self.detached, jax.lax.stop_gradient(features))
         teachers = [name for name in self.heads if name not in self.detached]
         limits = tuple(self.pull.get(name, math.inf) for name in teachers)
-        copies = fan_out(features, limits) if self.pull else (features,) * len(teachers)
+        copies: tuple[Any, ...] = fan_out(features, limits) if self.pull else (features,) * len(teachers)
         seen |= zip(teachers, copies, strict=True)
         outputs: dict[str, Any] = {}
         for name, head in self.heads.items():
