@@ -1,6 +1,6 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
-Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.87, mask AP50 0.82, keypoint AP50 0.84,
+Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.87, mask AP50 0.82, keypoint AP50 0.85,
 mIoU 0.71, PQ 0.62 (seed 0).
 
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
