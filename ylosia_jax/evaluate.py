@@ -2,7 +2,7 @@
 
 import dataclasses
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol, runtime_checkable
 
 import jax
@@ -133,35 +133,6 @@ def _known(found: ImageDetections | None, known: np.ndarray | None) -> ImageDete
     )
 
 
-def records(
-    predict: Predict,
-    variables: Any,
-    source: Source,
-    mesh: Mesh,
-    *,
-    canvas: tuple[int, int],
-    batch_size: int,
-    watch: Watch | None = None,
-) -> Iterator[Record]:
-    """Truth and answers of this host's share of a split, image by image.
-
-    Args:
-      predict: from `compile_predict`, over the same mesh.
-      batch_size: of the global batch, over all hosts.
-      watch: is shown all that is forgotten here, image by image.
-    """
-    hosts = {"process": jax.process_index(), "processes": jax.process_count()}
-    things, classes = len(source.classes), len(source.classes) + len(source.stuff)
-    for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, **hosts):
-        found = predict(variables, place_batch(mesh, batch.image))
-        local = jax.tree.map(local_rows, found)
-        for row, example in enumerate(examples):
-            answer = unpad(local, row, letterbox_of(batch, row), canvas)
-            if watch is not None:
-                watch(int(batch.index[row]), example, answer)
-            yield record_of(example, answer, things, classes)
-
-
 def evaluate(
     predict: Predict,
     variables: Any,
@@ -177,10 +148,22 @@ def evaluate(
     Scored is what the network answers and the split has the truth of.
 
     Args:
-      watch: see `records`.
+      predict: from `compile_predict`, over the same mesh.
+      batch_size: of the global batch, over all hosts.
+      watch: is shown what this host finds, image by image.
     """
-    found = list(records(predict, variables, source, mesh, canvas=canvas, batch_size=batch_size, watch=watch))
-    return metrics(_gather(found), source)
+    hosts = {"process": jax.process_index(), "processes": jax.process_count()}
+    things, classes = len(source.classes), len(source.classes) + len(source.stuff)
+    records: list[Record] = []
+    for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, **hosts):
+        found = predict(variables, place_batch(mesh, batch.image))
+        local = jax.tree.map(local_rows, found)
+        for row, example in enumerate(examples):
+            answer = unpad(local, row, letterbox_of(batch, row), canvas)
+            if watch is not None:
+                watch(int(batch.index[row]), example, answer)
+            records.append(record_of(example, answer, things, classes))
+    return metrics(_gather(records), source)
 
 
 def metrics(found: Sequence[Record], source: Source) -> dict[str, Any]:

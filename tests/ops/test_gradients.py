@@ -3,6 +3,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from ylosia_jax.ops.gradients import fan_out
 
@@ -50,3 +51,8 @@ def test_lengths_are_summed_in_float32():
     grad = jax.grad(loss)(jnp.ones(10000, jnp.bfloat16))
     assert grad.dtype == jnp.bfloat16
     np.testing.assert_allclose(grad.astype(jnp.float32), 0.02, rtol=1e-2)
+
+
+def test_a_negative_limit_is_refused():
+    with pytest.raises(ValueError, match="give none below 0"):
+        fan_out(jnp.ones(1), (1.0, -1.0))

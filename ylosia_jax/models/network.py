@@ -21,29 +21,29 @@ class Network(nn.Module):
       backbone: called as `(image, train)`, gives {"c3": …, "c4": …, …}.
       neck: called as `(features, train)`, gives {"p3": …, …}.
       heads: name -> head, called as `(features, train)`.
-      detached: names of heads that learn from the features, but do not teach them.
       pull: name of a head -> how hard it may pull at the features at most, relative to the first one that teaches them,
-        see `gradients.fan_out`; those not named pull as hard as their losses do.
+        see `gradients.fan_out`; 0 for one that learns from them alone. Those not named pull as hard as their losses do.
     """
 
     backbone: nn.Module
     neck: nn.Module
     heads: Mapping[str, nn.Module]
-    detached: tuple[str, ...] = ()
     pull: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
         """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides.
 
         Raises:
-          ValueError: if a head asks for a level that the neck does not give.
+          ValueError: if a head asks for a level that the neck does not give, or there is no head that `pull` names.
         """
         features = self.neck(self.backbone(image, train), train)
-        seen = dict.fromkeys(self.detached, jax.lax.stop_gradient(features))
-        teachers = [name for name in self.heads if name not in self.detached]
-        limits = tuple(self.pull.get(name, math.inf) for name in teachers)
-        copies: tuple[Any, ...] = fan_out(features, limits) if self.pull else (features,) * len(teachers)
-        seen |= zip(teachers, copies, strict=True)
+        if unknown := self.pull.keys() - self.heads.keys():
+            raise ValueError(f"pull names {', '.join(sorted(unknown))}, the heads are {', '.join(self.heads)}")
+        seen = dict.fromkeys(self.heads, jax.lax.stop_gradient(features))
+        limits = {name: limit for name in self.heads if (limit := self.pull.get(name, math.inf))}
+        bounded = any(map(math.isfinite, limits.values()))
+        copies: tuple[Any, ...] = fan_out(features, tuple(limits.values())) if bounded else (features,) * len(limits)
+        seen |= zip(limits, copies, strict=True)
         outputs: dict[str, Any] = {}
         for name, head in self.heads.items():
             try:

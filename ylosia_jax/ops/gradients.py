@@ -22,7 +22,12 @@ def fan_out(x: Any, limits: tuple[float, ...]) -> tuple[Any, ...]:
       x: a tree of arrays.
       limits: of each copy, relative to the first, whose own is ignored; infinite for none. Lengths are over all
         arrays and the whole batch.
+
+    Raises:
+      ValueError: if a limit is negative.
     """
+    if min(limits) < 0:
+        raise ValueError(f"limits are {limits}: give none below 0")
     return (x,) * len(limits)
 
 

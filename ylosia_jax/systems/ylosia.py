@@ -90,6 +90,9 @@ def ylosia(
         heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic()
         if masks:
             tasks["panoptic"] = Panoptic(things=num_classes, classes=semantic_classes)
+    bounds = {name: limit for name, limit in pull.items() if name in heads} if "box" in heads else {}
+    if nms_free:
+        bounds["box"] = 0.0
     network = Network(
         backbone=CSP(widths=tuple(widths), depths=tuple(depths)),  # type: ignore[arg-type]
         neck=PAN(
@@ -98,7 +101,6 @@ def ylosia(
             fine=widths[1] if heads.keys() - {"box", "many"} else 0,
         ),
         heads=heads,
-        detached=("box",) if nms_free else (),
-        pull={name: limit for name, limit in pull.items() if name in heads} if "box" in heads else {},
+        pull=bounds,
     )
     return network, tasks
