@@ -204,7 +204,7 @@ def test_bad_categories_are_an_error_always(write, categories, message):
         (b"[]", "no list of images"),
         (b'{"images": [1], "annotations": [], "categories": []}', "no list of images"),
         (b'{"images": [], "categories": []}', "no list of annotations"),
-        (b'{"images": [], "annotations": [], "categories": []}', "none of the 0 images"),
+        (b'{"images": [], "annotations": [], "categories": []}', "list of images is empty"),
     ],
 )
 def test_not_coco_is_an_error(tmp_path, data, message):

@@ -189,8 +189,9 @@ def test_panoptic_segments_become_objects_and_a_semantic_map(tmp_path: Path) -> 
     ],
 )
 def test_panoptic_segments_that_do_not_fit_are_named(tmp_path: Path, segments: list[Any], message: str) -> None:
-    with pytest.raises(UserError, match=message):
+    with pytest.raises(UserError, match=message) as error:
         panoptic.read(panoptic_file(tmp_path, segments), split="train")
+    assert "--images" not in str(error.value)
 
 
 def test_a_panoptic_png_of_another_size_is_named(tmp_path: Path) -> None:

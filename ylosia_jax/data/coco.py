@@ -7,7 +7,7 @@ ids have gaps: labels count the categories in the order of their ids, and the id
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as brief
 from typing import Any
@@ -58,8 +58,7 @@ def read(
         wrong += ["another image has the same id"] if ids[repr(image_id)] > 1 else []
         wrong += [f"another image has the same file_name {file!r}"] if names[repr(file)] > 1 else []
         entries.append(records.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
-    if not any(entry.path and os.path.exists(entry.path) for entry in entries):
-        raise UserError(f"none of the {len(entries)} images of {path} is in {folder}; name their folder with --images")
+    find_folder(path, folder, entries)
     skeleton = _skeleton(path, content["categories"])
     order = tuple(sorted(categories))
     return records.gather(
@@ -71,6 +70,15 @@ def read(
         category_ids=order,
         skeleton=skeleton,
     )
+
+
+def find_folder(file: Path, folder: Path, entries: Sequence[records.Entry]) -> None:
+    """Raises one UserError, not one an image, where the images of an annotation file are not in the folder at all."""
+    if not entries:
+        raise UserError(f"{file}: its list of images is empty")
+    paths = [entry.path for entry in entries if entry.path]
+    if paths and not any(map(os.path.exists, paths)):
+        raise UserError(f"none of the {len(paths)} images of {file} is in {folder}; name their folder with --images")
 
 
 def load(path: Path) -> dict[str, list[dict[str, Any]]]:

@@ -74,11 +74,7 @@ def read(
             return np.array([table.get(n, VOID) for n in found.tolist()], np.uint8)[places].reshape(numbers.shape)
 
         entries.append(records.Entry(where, folder / file, file, objects, size, image_id, semantic=semantic))
-    if not any(entry.path and os.path.exists(entry.path) for entry in entries):
-        reasons = f": {entries[0].bad[0]}" if entries and entries[0].bad else ""
-        raise UserError(
-            f"none of the {len(entries)} images of {path} is in {folder}{reasons}; name their folder with --images"
-        )
+    coco.find_folder(path, folder, entries)
     return records.gather(
         {split: entries},
         [names[category] for category in things],
