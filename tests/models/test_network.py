@@ -67,10 +67,15 @@ def evaluate(variables, image):
     return TINY.apply(variables, image, train=False, mutable=["batch_stats"])
 
 
-def test_backbone_gives_strides_8_16_and_32():
+def test_backbone_gives_strides_4_to_32():
     image = jax.ShapeDtypeStruct((2, 64, 96, 3), jnp.float32)
     out, variables = form(CSP(widths=(8, 16, 32, 64, 128), depths=(1, 2, 2, 1)), image)
-    assert map_shapes(out) == {"c3": (2, 8, 12, 32), "c4": (2, 4, 6, 64), "c5": (2, 2, 3, 128)}
+    assert map_shapes(out) == {
+        "c2": (2, 16, 24, 16),
+        "c3": (2, 8, 12, 32),
+        "c4": (2, 4, 6, 64),
+        "c5": (2, 2, 3, 128),
+    }
     blocks = {k: [name for name in v if name.startswith("block")] for k, v in variables["params"].items()}
     assert {k: len(v) for k, v in blocks.items() if v} == {"stage2": 1, "stage3": 2, "stage4": 2, "stage5": 1}
 
@@ -95,10 +100,10 @@ def test_bottlenecks_have_shortcuts_in_the_backbone_alone():
 
 
 def test_neck_adds_a_fine_level():
-    out, variables = form(PAN(widths=(16, 24, 40), depth=2, fine=6), features(c3=8, c4=12, c5=20))
+    out, variables = form(PAN(widths=(16, 24, 40), depth=2, fine=6), features(c2=4, c3=8, c4=12, c5=20))
     assert list(out) == ["p2", "p3", "p4", "p5"]
     assert out["p2"].shape == (2, 16, 24, 6)
-    assert set(variables["params"]["fine"]) == {"project_p3", "project_p4", "project_p5", "mix", "expand"}
+    assert set(variables["params"]["fine"]) == {"project_p3", "project_p4", "project_p5", "mix", "expand", "detail"}
 
 
 def test_head_answers_at_its_levels():

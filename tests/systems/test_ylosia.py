@@ -93,7 +93,8 @@ def test_every_task_is_a_head_that_can_be_left_out():
         "semantic": {"semantic_classes": 13},
     }
     alone = sizes(ylosia("n", num_classes=6)[0])
-    fine = sizes(FineLevel(32), {f"p{i}": jnp.zeros((1, 2 ** (6 - i), 2 ** (6 - i), 4 * 2**i * 2)) for i in (3, 4, 5)})
+    maps = {f"p{i}": jnp.zeros((1, 2 ** (6 - i), 2 ** (6 - i), 4 * 2**i * 2)) for i in (2, 3, 4, 5)}
+    fine = sizes(FineLevel(32), {level: x for level, x in maps.items() if level != "p2"}, maps["p2"])
     added = {}
     for name, fields in asked.items():
         network, tasks = ylosia("n", num_classes=6, **fields)
@@ -105,10 +106,10 @@ def test_every_task_is_a_head_that_can_be_left_out():
     assert sizes(network) == alone + fine + sum(added.values())
 
 
-def sizes(module, inputs=None):
+def sizes(module, *inputs):
     """How many parameters a network has, or a part that is called with `inputs`."""
-    inputs = jnp.zeros((1, 64, 64, 3)) if inputs is None else inputs
-    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), inputs, train=False))
+    inputs = inputs or (jnp.zeros((1, 64, 64, 3)),)
+    variables = jax.eval_shape(lambda: module.init(jax.random.key(0), *inputs, train=False))
     return sum(x.size for x in jax.tree.leaves(variables["params"]))
 
 

@@ -18,7 +18,7 @@ class Network(nn.Module):
     Parameter paths start with `backbone/`, `neck/` and `heads_<name>/`. A head that is left out costs nothing.
 
     Attributes:
-      backbone: called as `(image, train)`, gives {"c3": …, "c4": …, …}.
+      backbone: called as `(image, train)`, gives {"c2": …, "c3": …, …}.
       neck: called as `(features, train)`, gives {"p3": …, …}.
       heads: name -> head, called as `(features, train)`.
       pull: name of a head -> how hard it may pull at the features at most, relative to the first one that teaches them,

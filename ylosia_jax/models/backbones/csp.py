@@ -20,7 +20,7 @@ class CSP(nn.Module):
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Array]:
-        """Returns levels c3, c4 and c5, with strides 8, 16 and 32."""
+        """Returns levels c2 to c5, with strides 4 to 32."""
         x = ConvNorm(self.widths[0], 3, 2, name="stem")(image, train)
         features: dict[str, Array] = {}
         for level, (width, depth) in enumerate(zip(self.widths[1:], self.depths, strict=True), start=2):
@@ -28,4 +28,4 @@ class CSP(nn.Module):
             x = C2f(width, depth, name=f"stage{level}")(x, train)
             features[f"c{level}"] = x
         features["c5"] = SPPF(self.widths[-1], name="sppf")(x, train)
-        return {level: features[level] for level in ("c3", "c4", "c5")}
+        return features

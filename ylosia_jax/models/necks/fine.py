@@ -17,8 +17,9 @@ class FineLevel(nn.Module):
     All levels are projected to twice its channels, enlarged to the finest one and added, as the semantic branch of
     Panoptic FPN does (arXiv:1901.02446, figure 3), but projected before enlarging. Sub-pixel convolution
     (arXiv:1609.05158) doubles the resolution at the end: a quarter of the cost of a convolution after enlarging.
-    Heads of prototypes, of heatmaps and of semantic maps share it, so that each of them costs little more than its
-    last layer.
+    What is finer than those levels comes from the backbone: they need not carry it past the boxes that they are for.
+    Heads of prototypes, of heatmaps and of semantic maps share the map, so that each of them costs little more than
+    its last layer.
 
     Attributes:
       channels: of the result.
@@ -27,8 +28,10 @@ class FineLevel(nn.Module):
     channels: int
 
     @nn.compact
-    def __call__(self, features: Mapping[str, Float[Array, "B _ _ _"]], train: bool) -> Float[Array, "B h w C"]:
-        """Returns the map; its stride is half the finest level's."""
+    def __call__(
+        self, features: Mapping[str, Float[Array, "B _ _ _"]], detail: Float[Array, "B h w _"], train: bool
+    ) -> Float[Array, "B h w C"]:
+        """Returns the map; its stride is that of `detail`, half the finest level's."""
         finest, width = next(iter(features)), 2 * self.channels
         total = jnp.zeros(())
         for level, x in features.items():
@@ -36,4 +39,5 @@ class FineLevel(nn.Module):
             factor = stride(level) // stride(finest)
             total = total + (upsample(x, factor) if factor > 1 else x)
         x = ConvNorm(self.channels, 3, name="mix")(nn.silu(total), train)
-        return depth_to_space(ConvNorm(4 * self.channels, 1, name="expand")(x, train), 2)
+        x = depth_to_space(ConvNorm(4 * self.channels, 1, activation="none", name="expand")(x, train), 2)
+        return nn.silu(x + ConvNorm(self.channels, 1, activation="none", name="detail")(detail, train))

@@ -16,7 +16,7 @@ class PAN(nn.Module):
     Attributes:
       widths: channels of p3, p4 and p5.
       depth: bottlenecks in each of the four stages.
-      fine: channels of a level p2 made of the others, for heads that answer for pixels; 0 for no such level.
+      fine: channels of a level p2 made of the others and c2, for heads that answer for pixels; 0 for no such level.
     """
 
     widths: tuple[int, int, int]
@@ -36,4 +36,6 @@ class PAN(nn.Module):
         p4 = fuse(width4, "bottom4", ConvNorm(width3, 3, 2, name="down4")(p3, train), top4)
         p5 = fuse(width5, "bottom5", ConvNorm(width4, 3, 2, name="down5")(p4, train), features["c5"])
         levels = {"p3": p3, "p4": p4, "p5": p5}
-        return {"p2": FineLevel(self.fine, name="fine")(levels, train), **levels} if self.fine else levels
+        return (
+            {"p2": FineLevel(self.fine, name="fine")(levels, features["c2"], train), **levels} if self.fine else levels
+        )
