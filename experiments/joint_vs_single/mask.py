@@ -11,5 +11,5 @@ from ylosia_jax.systems.ylosia import ylosia
 def get_config() -> Experiment:
     joint = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
     things = len(joint.data.classes)
-    network, tasks = ylosia("n", num_classes=things, masks=True)
+    network, tasks = ylosia("n", num_classes=things, masks=True, pull={})
     return dataclasses.replace(joint, network=network, tasks=tasks)

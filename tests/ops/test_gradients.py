@@ -38,8 +38,9 @@ def test_what_is_longer_than_its_limit_is_scaled_down_to_it():
     np.testing.assert_allclose(summed((3,), (0.1,)), [6, 3, 3, 3])
 
 
-def test_a_first_that_says_nothing_silences_the_others_and_nothing_is_nan():
-    np.testing.assert_array_equal(summed((0, 5), (1, 1)), np.zeros(4))
+def test_a_first_that_says_nothing_bounds_nothing_and_nothing_is_nan():
+    np.testing.assert_array_equal(summed((0, 5), (1, 1)), [10, 5, 5, 5])
+    np.testing.assert_array_equal(summed((0, 5), (1, 0)), np.zeros(4))
     np.testing.assert_array_equal(summed((0, 0), (1, 1)), np.zeros(4))
 
 

@@ -16,7 +16,8 @@ def fan_out(x: Any, limits: tuple[float, ...]) -> tuple[Any, ...]:
 
     Losses of different kinds, added up, are a tug-of-war that the steepest wins. Here no copy's gradient is longer
     than its limit times the first one's: what is longer is scaled down, in the manner of MetaBalance
-    (arXiv:2203.06801). What the copies' users learn for themselves is untouched.
+    (arXiv:2203.06801). What the copies' users learn for themselves is untouched. Where the first one's gradient is 0,
+    as in a batch without labels for it, there is nothing to outweigh, and no bound.
 
     Args:
       x: a tree of arrays.
@@ -39,9 +40,9 @@ def _backward(limits: tuple[float, ...], _: None, gradients: tuple[Any, ...]) ->
     lengths = [_length(gradient) for gradient in gradients]
     factors = [jnp.ones(())]
     for limit, length in zip(limits[1:], lengths[1:], strict=True):
-        # Where both lengths are 0 there is nothing to scale.
         bounded = jnp.minimum(1, limit * lengths[0] / jnp.maximum(length, _TINY))
-        factors.append(jnp.ones(()) if math.isinf(limit) else bounded)
+        bounds = (lengths[0] > 0) | (limit == 0)
+        factors.append(jnp.ones(()) if math.isinf(limit) else jnp.where(bounds, bounded, 1))
 
     def total(*parts: jax.Array) -> jax.Array:
         summed = sum(factor * part.astype(jnp.float32) for factor, part in zip(factors, parts, strict=True))
