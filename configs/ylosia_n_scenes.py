@@ -6,6 +6,8 @@ mIoU 0.71, PQ 0.62 (seed 0).
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """
 
+import dataclasses
+
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
@@ -23,14 +25,15 @@ def get_config() -> Experiment:
         masks=True,
         skeleton=COCO_PERSON,
         semantic_classes=len(CLASSES) + len(STUFF),
-        # In so few steps semantic maps need all the pull that they have.
         pull={},
     )
+    # In so few steps semantic maps need all the pull that they have, and poses can spare some.
+    tasks["keypoint"] = dataclasses.replace(tasks["keypoint"], gain=0.5, heat_gain=0.25)
     return Experiment(
         network=network,
         tasks=tasks,
         data=Data(
-            train=Scenes(split="train", size=2048),
+            train=Scenes(split="train", size=1792),
             valid=Scenes(split="validation", size=128),
             classes=CLASSES,
             stuff=STUFF,

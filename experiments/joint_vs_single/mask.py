@@ -9,7 +9,7 @@ from ylosia_jax.systems.ylosia import ylosia
 
 
 def get_config() -> Experiment:
-    joint = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
-    things = len(joint.data.classes)
+    demo = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
+    things = len(demo.data.classes)
     network, tasks = ylosia("n", num_classes=things, masks=True, pull={})
-    return dataclasses.replace(joint, network=network, tasks=tasks)
+    return dataclasses.replace(demo, network=network, tasks=tasks)

@@ -9,7 +9,7 @@ from ylosia_jax.systems.ylosia import ylosia
 
 
 def get_config() -> Experiment:
-    joint = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
-    things, classes = len(joint.data.classes), len(joint.data.classes + joint.data.stuff)
+    demo = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
+    things, classes = len(demo.data.classes), len(demo.data.classes + demo.data.stuff)
     network, tasks = ylosia("n", num_classes=things, masks=True, semantic_classes=classes, pull={})
-    return dataclasses.replace(joint, network=network, tasks=tasks)
+    return dataclasses.replace(demo, network=network, tasks=tasks)

@@ -10,18 +10,14 @@ from seeds import reproduce
 HERE = Path(__file__).parent
 # Three times as many steps as the demo's, which are too few to tell what a network can from how fast it learns; scored
 # on four times as many scenes: a point of difference is then more than chance.
-MORE = ("--train.epochs", "9", "--data.valid.size", "512")
+MORE = ("--data.train.size", "2048", "--train.epochs", "9", "--data.valid.size", "512")
 
 if __name__ == "__main__":
     reproduce(
         HERE,
         variants={
-            # The same with the losses just added up.
-            "added": ["configs/ylosia_n_scenes.py", *MORE],
-            **{
-                name: [str(HERE / f"{name}.py"), *MORE]
-                for name in ("joint", "box", "mask", "keypoint", "semantic", "panoptic")
-            },
+            name: [str(HERE / f"{name}.py"), *MORE]
+            for name in ("joint", "box", "mask", "keypoint", "semantic", "panoptic")
         },
         scores=[
             *("box/AP", "box/AP50", "mask/AP", "mask/AP50", "keypoint/AP", "keypoint/AP50"),

@@ -9,8 +9,8 @@ from ylosia_jax.systems.ylosia import ylosia
 
 
 def get_config() -> Experiment:
-    joint = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
-    classes = len(joint.data.classes + joint.data.stuff)
+    demo = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
+    classes = len(demo.data.classes + demo.data.stuff)
     network, tasks = ylosia("n", num_classes=0, semantic_classes=classes)
-    train = dataclasses.replace(joint.train, best_metric="semantic/mIoU")
-    return dataclasses.replace(joint, network=network, tasks=tasks, train=train)
+    train = dataclasses.replace(demo.train, best_metric="semantic/mIoU")
+    return dataclasses.replace(demo, network=network, tasks=tasks, train=train)

@@ -35,7 +35,7 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
 
 # Head -> how hard it may pull at the features at most, relative to the box head: added up as they are, poses and
 # semantic maps leave boxes and masks behind (experiments/joint_vs_single).
-PULL = {"mask": 0.5, "keypoint": 0.5, "semantic": 0.35}
+PULL = {"mask": 1.0, "keypoint": 0.5, "semantic": 0.35}
 
 
 def ylosia(
