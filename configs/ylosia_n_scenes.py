@@ -25,9 +25,9 @@ def get_config() -> Experiment:
         masks=True,
         skeleton=COCO_PERSON,
         semantic_classes=len(CLASSES) + len(STUFF),
-        pull={},
+        gradient_limits={},
     )
-    # In so few steps semantic maps need all the pull that they have, and poses can spare some.
+    # In so few steps no gradient is limited, and semantic maps gain from what poses can spare.
     tasks["keypoint"] = dataclasses.replace(tasks["keypoint"], gain=0.5, heat_gain=0.25)
     return Experiment(
         network=network,

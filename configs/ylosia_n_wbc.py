@@ -1,6 +1,7 @@
 """Ylosia n on white blood cells: a semantic map of ground, cytoplasm and nucleus, from random weights.
 
-Expected: mIoU 0.94 on val after 675 steps, eight minutes on 2 busy CPU cores (seed 0; two more are to be run).
+Expected: mIoU 0.94 on val after 675 steps, eight minutes on 2 busy CPU cores (seed 0, before the
+fine level took detail from the backbone; to be repeated, with two more).
 
     ylosia data import masks PATH/TO/wbc-segmentation --name wbc --classes background cytoplasm nucleus
     ylosia train configs/ylosia_n_wbc.py --workdir runs/wbc

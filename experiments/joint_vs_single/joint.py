@@ -1,4 +1,4 @@
-"""All tasks in one network: `configs/ylosia_n_scenes.py` with no head pulling harder than is good for all."""
+"""All tasks in one network: `configs/ylosia_n_scenes.py` with the usual limits of gradients and weights of losses."""
 
 import dataclasses
 from pathlib import Path

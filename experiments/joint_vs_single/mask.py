@@ -11,5 +11,5 @@ from ylosia_jax.systems.ylosia import ylosia
 def get_config() -> Experiment:
     demo = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
     things = len(demo.data.classes)
-    network, tasks = ylosia("n", num_classes=things, masks=True, pull={})
+    network, tasks = ylosia("n", num_classes=things, masks=True, gradient_limits={})
     return dataclasses.replace(demo, network=network, tasks=tasks)

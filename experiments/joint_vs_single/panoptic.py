@@ -11,5 +11,5 @@ from ylosia_jax.systems.ylosia import ylosia
 def get_config() -> Experiment:
     demo = config.load(Path(__file__).parents[2] / "configs" / "ylosia_n_scenes.py")
     things, classes = len(demo.data.classes), len(demo.data.classes + demo.data.stuff)
-    network, tasks = ylosia("n", num_classes=things, masks=True, semantic_classes=classes, pull={})
+    network, tasks = ylosia("n", num_classes=things, masks=True, semantic_classes=classes, gradient_limits={})
     return dataclasses.replace(demo, network=network, tasks=tasks)

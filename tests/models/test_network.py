@@ -195,7 +195,7 @@ def test_outputs_are_float32_whatever_the_arithmetic(tiny):
 
 
 @pytest.mark.parametrize("limit", [0.0, 1e-9])
-def test_a_head_that_may_not_pull_learns_but_does_not_teach(limit: float) -> None:
+def test_a_head_whose_gradient_is_limited_to_nothing_learns_but_does_not_teach(limit: float) -> None:
     head = DecoupledHead(num_classes=3, bins=4)
     network = TINY.clone(heads={"first": head, "second": head.clone()})
     variables = network.init(KEY, IMAGE, train=False)
@@ -207,7 +207,7 @@ def test_a_head_that_may_not_pull_learns_but_does_not_teach(limit: float) -> Non
 
         return jax.jit(jax.grad(loss))(variables["params"])
 
-    both = gradient(network.clone(pull={"second": limit}), "first", "second")
+    both = gradient(network.clone(gradient_limits={"second": limit}), "first", "second")
     alone, free = gradient(network, "first"), gradient(network, "first", "second")
 
     def differ(one, other) -> float:
@@ -222,6 +222,6 @@ def test_a_head_that_may_not_pull_learns_but_does_not_teach(limit: float) -> Non
     assert differ(both[second], free[second]) == 0
 
 
-def test_a_pull_of_no_head_is_refused() -> None:
-    with pytest.raises(ValueError, match="pull names masks, the heads are box"):
-        jax.eval_shape(lambda: TINY.clone(pull={"masks": 1.0}).init(KEY, IMAGE, train=False))
+def test_a_gradient_limit_of_no_head_is_refused() -> None:
+    with pytest.raises(ValueError, match="gradient_limits names masks, the heads are box"):
+        jax.eval_shape(lambda: TINY.clone(gradient_limits={"masks": 1.0}).init(KEY, IMAGE, train=False))

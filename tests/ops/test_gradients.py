@@ -5,14 +5,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ylosia_jax.ops.gradients import fan_out
+from ylosia_jax.ops.gradients import limit_gradients
 
 
 def summed(slopes: tuple[float, ...], limits: tuple[float, ...]) -> jax.Array:
     """The gradient at the source of copies whose losses have these slopes."""
 
     def loss(x):
-        copies = fan_out({"p3": x, "p4": x[:1]}, limits)
+        copies = limit_gradients({"p3": x, "p4": x[:1]}, limits)
         return sum(slope * (copy["p3"].sum() + copy["p4"].sum()) for slope, copy in zip(slopes, copies, strict=True))
 
     return jax.jit(jax.grad(loss))(jnp.ones(4))
@@ -20,7 +20,7 @@ def summed(slopes: tuple[float, ...], limits: tuple[float, ...]) -> jax.Array:
 
 def test_copies_are_what_they_are_copies_of():
     tree = {"p3": jnp.arange(6.0).reshape(2, 3), "p4": jnp.ones(1)}
-    for copy in fan_out(tree, (1.0, 0.5)):
+    for copy in limit_gradients(tree, (1.0, 0.5)):
         jax.tree.map(np.testing.assert_array_equal, copy, tree)
 
 
@@ -46,7 +46,7 @@ def test_a_first_that_says_nothing_bounds_nothing_and_nothing_is_nan():
 
 def test_lengths_are_summed_in_float32():
     def loss(x):
-        first, second = fan_out(x, (1.0, 1.0))
+        first, second = limit_gradients(x, (1.0, 1.0))
         return (first.astype(jnp.float32) * 0.01).sum() + (second.astype(jnp.float32) * 0.02).sum()
 
     grad = jax.grad(loss)(jnp.ones(10000, jnp.bfloat16))
@@ -56,4 +56,4 @@ def test_lengths_are_summed_in_float32():
 
 def test_a_negative_limit_is_refused():
     with pytest.raises(ValueError, match="give none below 0"):
-        fan_out(jnp.ones(1), (1.0, -1.0))
+        limit_gradients(jnp.ones(1), (1.0, -1.0))

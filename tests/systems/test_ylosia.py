@@ -176,3 +176,8 @@ def test_all_heads_answer_in_one_pass():
     assert answers["keypoint"].keypoints.shape == (2, 100, 17, 3)
     assert answers["semantic"].labels.shape == (2, 64, 96)
     assert answers["panoptic"].segments.shape == (2, 64, 96)
+
+
+def test_a_gradient_limit_of_another_head_is_refused():
+    with pytest.raises(ValueError, match="names masks: give limits of mask, keypoint, semantic only"):
+        ylosia("n", num_classes=1, masks=True, gradient_limits={"masks": 1.0})

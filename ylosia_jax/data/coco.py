@@ -58,7 +58,7 @@ def read(
         wrong += ["another image has the same id"] if ids[repr(image_id)] > 1 else []
         wrong += [f"another image has the same file_name {file!r}"] if names[repr(file)] > 1 else []
         entries.append(records.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
-    find_folder(path, folder, entries)
+    check_folder(path, folder, entries)
     skeleton = _skeleton(path, content["categories"])
     order = tuple(sorted(categories))
     return records.gather(
@@ -72,8 +72,17 @@ def read(
     )
 
 
-def find_folder(file: Path, folder: Path, entries: Sequence[records.Entry]) -> None:
-    """Raises one UserError, not one an image, where the images of an annotation file are not in the folder at all."""
+def check_folder(file: Path, folder: Path, entries: Sequence[records.Entry]) -> None:
+    """Tells a wrong folder, which is one mistake, from images that are missing in the right one.
+
+    Args:
+      file: of the annotations.
+      folder: that the images are looked for in.
+      entries: of all images; those that could not be read have no path and are not counted.
+
+    Raises:
+      UserError: if the file lists no images, or none of them is in the folder.
+    """
     if not entries:
         raise UserError(f"{file}: its list of images is empty")
     paths = [entry.path for entry in entries if entry.path]

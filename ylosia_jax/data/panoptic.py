@@ -74,7 +74,7 @@ def read(
             return np.array([table.get(n, VOID) for n in found.tolist()], np.uint8)[places].reshape(numbers.shape)
 
         entries.append(records.Entry(where, folder / file, file, objects, size, image_id, semantic=semantic))
-    coco.find_folder(path, folder, entries)
+    coco.check_folder(path, folder, entries)
     return records.gather(
         {split: entries},
         [names[category] for category in things],

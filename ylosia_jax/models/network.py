@@ -9,7 +9,7 @@ import jax
 from flax import linen as nn
 from jaxtyping import Array, Float
 
-from ylosia_jax.ops.gradients import fan_out
+from ylosia_jax.ops.gradients import limit_gradients
 
 
 class Network(nn.Module):
@@ -21,29 +21,33 @@ class Network(nn.Module):
       backbone: called as `(image, train)`, gives {"c2": …, "c3": …, …}.
       neck: called as `(features, train)`, gives {"p3": …, …}.
       heads: name -> head, called as `(features, train)`.
-      pull: name of a head -> how hard it may pull at the features at most, relative to the first one that teaches them,
-        see `gradients.fan_out`; 0 for one that learns from them alone. Those not named pull as hard as their losses do.
+      gradient_limits: name of a head -> the longest gradient that it sends back to the features, relative to that of
+        the first head that sends one, see `gradients.limit_gradients`; 0 for a head that learns from the features, but
+        does not teach them. Heads that are not named have no limit.
     """
 
     backbone: nn.Module
     neck: nn.Module
     heads: Mapping[str, nn.Module]
-    pull: Mapping[str, float] = dataclasses.field(default_factory=dict)
+    gradient_limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
         """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides.
 
         Raises:
-          ValueError: if a head asks for a level that the neck does not give, or there is no head that `pull` names.
+          ValueError: if a head asks for a level that the neck does not give, or `gradient_limits` names
+            a head that is not there.
         """
+        if unknown := self.gradient_limits.keys() - self.heads.keys():
+            names = ", ".join(sorted(unknown))
+            raise ValueError(f"gradient_limits names {names}, the heads are {', '.join(self.heads)}")
         features = self.neck(self.backbone(image, train), train)
-        if unknown := self.pull.keys() - self.heads.keys():
-            raise ValueError(f"pull names {', '.join(sorted(unknown))}, the heads are {', '.join(self.heads)}")
-        seen = dict.fromkeys(self.heads, jax.lax.stop_gradient(features))
-        limits = {name: limit for name in self.heads if (limit := self.pull.get(name, math.inf))}
-        bounded = any(map(math.isfinite, limits.values()))
-        copies: tuple[Any, ...] = fan_out(features, tuple(limits.values())) if bounded else (features,) * len(limits)
-        seen |= zip(limits, copies, strict=True)
+        limits = {name: limit for name in self.heads if (limit := self.gradient_limits.get(name, math.inf))}
+        limited = any(map(math.isfinite, limits.values()))
+        copies: tuple[Any, ...] = (features,) * len(limits)
+        if limited:
+            copies = limit_gradients(features, tuple(limits.values()))
+        seen = dict.fromkeys(self.heads, jax.lax.stop_gradient(features)) | dict(zip(limits, copies, strict=True))
         outputs: dict[str, Any] = {}
         for name, head in self.heads.items():
             try:

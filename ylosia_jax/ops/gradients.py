@@ -11,7 +11,7 @@ _TINY = 1e-30
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
-def fan_out(x: Any, limits: tuple[float, ...]) -> tuple[Any, ...]:
+def limit_gradients(x: Any, limits: tuple[float, ...]) -> tuple[Any, ...]:
     """As many copies of a tree of arrays as there are limits; the gradient is the sum of theirs, each kept in bounds.
 
     Losses of different kinds, added up, are a tug-of-war that the steepest wins. Here no copy's gradient is longer
@@ -21,8 +21,11 @@ def fan_out(x: Any, limits: tuple[float, ...]) -> tuple[Any, ...]:
 
     Args:
       x: a tree of arrays.
-      limits: of each copy, relative to the first, whose own is ignored; infinite for none. Lengths are over all
-        arrays and the whole batch.
+      limits: of each copy, relative to the first, whose own is ignored; infinite for none. Lengths are L2 norms over
+        all arrays and the whole batch; padding counts as far as it has a gradient.
+
+    Returns:
+      The copies, one for each limit, in their order.
 
     Raises:
       ValueError: if a limit is negative.
@@ -33,7 +36,7 @@ def fan_out(x: Any, limits: tuple[float, ...]) -> tuple[Any, ...]:
 
 
 def _forward(x: Any, limits: tuple[float, ...]) -> tuple[tuple[Any, ...], None]:
-    return fan_out(x, limits), None
+    return limit_gradients(x, limits), None
 
 
 def _backward(limits: tuple[float, ...], _: None, gradients: tuple[Any, ...]) -> tuple[Any]:
@@ -56,4 +59,4 @@ def _length(tree: Any) -> jax.Array:
     return jnp.sqrt(jnp.sum(jnp.stack(squares)))
 
 
-fan_out.defvjp(_forward, _backward)
+limit_gradients.defvjp(_forward, _backward)

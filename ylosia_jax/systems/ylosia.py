@@ -32,10 +32,9 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
     "x": (1.00, 1.25, 512),
 }
 
-
-# Head -> how hard it may pull at the features at most, relative to the box head: added up as they are, poses and
-# semantic maps leave boxes and masks behind (experiments/joint_vs_single).
-PULL = {"mask": 1.0, "keypoint": 0.5, "semantic": 0.35}
+# Head -> the longest gradient that it sends back to the features, relative to the box head's: added up as they are,
+# poses and semantic maps leave boxes and masks behind (experiments/joint_vs_single).
+GRADIENT_LIMITS = {"mask": 1.0, "keypoint": 0.5, "semantic": 0.35}
 
 
 def ylosia(
@@ -46,7 +45,7 @@ def ylosia(
     skeleton: Skeleton | None = None,
     semantic_classes: int = 0,
     nms_free: bool = False,
-    pull: Mapping[str, float] = PULL,
+    gradient_limits: Mapping[str, float] = GRADIENT_LIMITS,
 ) -> tuple[Network, dict[str, Any]]:
     """Network and tasks of Ylosia at one of its published scales: boxes, and whatever else is asked for.
 
@@ -60,11 +59,15 @@ def ylosia(
       semantic_classes: things and stuff, for a semantic map; with masks too, there is a panoptic map as well.
       nms_free: beside the head that finds every object many times, train a twin that finds it once, on the same
         features (YOLOv10, arXiv:2405.14458, section 3.1). Prediction has the twin alone, and nothing to suppress.
-      pull: head -> how hard it may pull at the features, relative to the box head, see `Network`; {} for no bounds.
+      gradient_limits: of the heads "mask", "keypoint" and "semantic", relative to the box head, see `Network`; without
+        effect where one of the two is not there. {} for none.
 
     Raises:
-      ValueError: if masks or poses are asked for, but no classes of things.
+      ValueError: if masks or poses are asked for, but no classes of things; if there is a limit for another head.
     """
+    if unknown := gradient_limits.keys() - GRADIENT_LIMITS.keys():
+        names = ", ".join(sorted(unknown))
+        raise ValueError(f"gradient_limits names {names}: give limits of {', '.join(GRADIENT_LIMITS)} only")
     depth, width, widest = SCALES[scale]
     widths = [round(min(channels, widest) * width) for channels in (64, 128, 256, 512, 1024)]
     depths = [max(round(blocks * depth), 1) for blocks in (3, 6, 6, 3)]
@@ -90,9 +93,9 @@ def ylosia(
         heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic()
         if masks:
             tasks["panoptic"] = Panoptic(things=num_classes, classes=semantic_classes)
-    bounds = {name: limit for name, limit in pull.items() if name in heads} if "box" in heads else {}
+    limits = {name: limit for name, limit in gradient_limits.items() if name in heads} if "box" in heads else {}
     if nms_free:
-        bounds["box"] = 0.0
+        limits["box"] = 0.0
     network = Network(
         backbone=CSP(widths=tuple(widths), depths=tuple(depths)),  # type: ignore[arg-type]
         neck=PAN(
@@ -101,6 +104,6 @@ def ylosia(
             fine=widths[1] if heads.keys() - {"box", "many"} else 0,
         ),
         heads=heads,
-        pull=bounds,
+        gradient_limits=limits,
     )
     return network, tasks

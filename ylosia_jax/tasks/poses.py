@@ -49,8 +49,8 @@ class DensePoses:
 
     Attributes:
       sigmas: of the skeleton's J points, see `types.Skeleton`.
-      gain: weight of the loss of places. Small: a place only says which bump is meant, and four times the weight of
-        heatmaps beside it took keypoint AP on the scenes from 0.35 to 0.49 (768 steps, seed 0).
+      gain: weight of the loss of places. Small beside the heatmaps': a place only says which bump is meant
+        (experiments/joint_vs_single).
       visible_gain: weight of the loss of visibility.
       far: weight of the distance, as a share of the object's size, within the loss of places. Object keypoint
         similarity is flat far from the truth, and an anchor point on a mouse's nose never learned where its tail is;

@@ -36,6 +36,6 @@ class PAN(nn.Module):
         p4 = fuse(width4, "bottom4", ConvNorm(width3, 3, 2, name="down4")(p3, train), top4)
         p5 = fuse(width5, "bottom5", ConvNorm(width4, 3, 2, name="down5")(p4, train), features["c5"])
         levels = {"p3": p3, "p4": p4, "p5": p5}
-        return (
-            {"p2": FineLevel(self.fine, name="fine")(levels, features["c2"], train), **levels} if self.fine else levels
-        )
+        if not self.fine:
+            return levels
+        return {"p2": FineLevel(self.fine, name="fine")(levels, features["c2"], train), **levels}
