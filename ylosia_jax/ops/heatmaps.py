@@ -42,7 +42,7 @@ def decode_heatmap(logits: Float[Array, "h w J"], peaks: int) -> tuple[Float[Arr
     which is exact for Gaussian bumps (DARK, arXiv:1910.06278, section 3.1).
 
     Args:
-      peaks: P, bumps of a kind at most.
+      peaks: P, bumps of a kind at most; never more than there are squares of four cells.
 
     Returns:
       Places, and the height of their bumps in [0, 1], falling; 0 where there are fewer bumps.
@@ -53,9 +53,15 @@ def decode_heatmap(logits: Float[Array, "h w J"], peaks: int) -> tuple[Float[Arr
     around = jnp.pad(maps, ((0, 0), (1, 1), (1, 1)), constant_values=-jnp.inf)
     rows = jnp.maximum(jnp.maximum(around[:, :-2], around[:, 1:-1]), around[:, 2:])
     highest = jnp.maximum(jnp.maximum(rows[:, :, :-2], rows[:, :, 1:-1]), rows[:, :, 2:])
-    tops = jnp.where(maps == highest, maps, -jnp.inf).reshape(kinds, -1)
-    found, index = jax.lax.top_k(tops, min(peaks, height * width))
-    row, column = index // width, index % width
+    tops = jnp.where(maps == highest, maps, -jnp.inf)
+    # Of four cells in a square only one is a top, or all that are lie equally high: a quarter is left to be sorted.
+    tops = jnp.pad(tops, ((0, 0), (0, height % 2), (0, width % 2)), constant_values=-jnp.inf)
+    squares = tops.reshape(kinds, (height + 1) // 2, 2, (width + 1) // 2, 2).transpose(0, 1, 3, 2, 4)
+    squares = squares.reshape(kinds, -1, 4)
+    found, square = jax.lax.top_k(squares.max(axis=-1), min(peaks, squares.shape[1]))
+    place = jnp.argmax(jnp.take_along_axis(squares, square[..., None], axis=1), axis=-1)
+    across = (width + 1) // 2
+    row, column = 2 * (square // across) + place // 2, 2 * (square % across) + place % 2
     top = jax.nn.log_sigmoid(found)
 
     def beside(down: int, right: int) -> Array:

@@ -58,21 +58,18 @@ def enlarged_argmax(logits: Float[Array, "B h w S"], factor: int) -> Int[Array, 
       factor: pixels that a cell is wide.
     """
     batch, height, width, _ = logits.shape
+    steps = [(i + 0.5) / factor - 0.5 for i in range(factor)]
 
-    def shares(x: Array, axis: int) -> Array:
-        size = x.shape[axis]
-        before = jnp.concatenate([_cut(x, axis, 0, 1), _cut(x, axis, 0, size - 1)], axis)
-        after = jnp.concatenate([_cut(x, axis, 1, size), _cut(x, axis, size - 1, size)], axis)
-        steps = [(i + 0.5) / factor - 0.5 for i in range(factor)]
-        return jnp.stack([x * (1 - abs(step)) + (before if step < 0 else after) * abs(step) for step in steps])
+    def shares(here: Array, before: Array, after: Array) -> Array:
+        return jnp.stack([here * (1 - abs(step)) + (before if step < 0 else after) * abs(step) for step in steps])
 
-    mixed = shares(shares(jnp.moveaxis(logits, -1, 1), 2), 4)
+    # The barriers keep XLA from computing edges and rows anew for every column: a third of the time on a CPU.
+    x = jnp.pad(jnp.moveaxis(logits, -1, 1), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    x = jax.lax.optimization_barrier(x)
+    rows = jax.lax.optimization_barrier(shares(x[:, :, 1:-1], x[:, :, :-2], x[:, :, 2:]))
+    mixed = shares(rows[..., 1:-1], rows[..., :-2], rows[..., 2:])
     best = jnp.argmax(mixed, axis=3)
     return best.transpose(2, 3, 1, 4, 0).reshape(batch, height * factor, width * factor)
-
-
-def _cut(x: Array, axis: int, start: int, stop: int) -> Array:
-    return jax.lax.slice_in_dim(x, start, stop, axis=axis)
 
 
 def _bilinear(old: int, new: int) -> Float[Array, "new old"]:
