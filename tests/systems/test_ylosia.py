@@ -94,7 +94,7 @@ def test_every_task_is_a_head_that_can_be_left_out():
     }
     alone = sizes(ylosia("n", num_classes=6)[0])
     maps = {f"p{i}": jnp.zeros((1, 2 ** (6 - i), 2 ** (6 - i), 4 * 2**i * 2)) for i in (2, 3, 4, 5)}
-    fine = sizes(FineLevel(32), {level: x for level, x in maps.items() if level != "p2"}, maps["p2"])
+    fine = sizes(FineLevel(64), {level: x for level, x in maps.items() if level != "p2"}, maps["p2"])
     added = {}
     for name, fields in asked.items():
         network, tasks = ylosia("n", num_classes=6, **fields)

@@ -90,7 +90,7 @@ def ylosia(
         heads["keypoint"] = PoseHead(points=len(skeleton.names))
         tasks["keypoint"] = DensePoses(sigmas=skeleton.sigmas, learned_with=learned_with)
     if semantic_classes:
-        heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic()
+        heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic(semantic_classes)
         if masks:
             tasks["panoptic"] = Panoptic(things=num_classes, classes=semantic_classes)
     limits = {name: limit for name, limit in gradient_limits.items() if name in heads} if "box" in heads else {}
@@ -101,7 +101,7 @@ def ylosia(
         neck=PAN(
             widths=tuple(widths[2:]),  # type: ignore[arg-type]
             depth=depths[0],
-            fine=widths[1] if heads.keys() - {"box", "many"} else 0,
+            fine=widths[2] if heads.keys() - {"box", "many"} else 0,
         ),
         heads=heads,
         gradient_limits=limits,

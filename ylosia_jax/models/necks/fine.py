@@ -14,7 +14,7 @@ from ylosia_jax.types import stride
 class FineLevel(nn.Module):
     """One map at twice the finest level's resolution that has seen all levels.
 
-    All levels are projected to twice its channels, enlarged to the finest one and added, as the semantic branch of
+    All levels are projected to its channels, enlarged to the finest one and added, as the semantic branch of
     Panoptic FPN does (arXiv:1901.02446, figure 3), but projected before enlarging. Sub-pixel convolution
     (arXiv:1609.05158) doubles the resolution at the end: a quarter of the cost of a convolution after enlarging.
     What is finer than those levels comes from the backbone: they need not carry it past the boxes that they are for.
@@ -32,10 +32,10 @@ class FineLevel(nn.Module):
         self, features: Mapping[str, Float[Array, "B _ _ _"]], detail: Float[Array, "B h w _"], train: bool
     ) -> Float[Array, "B h w C"]:
         """Returns the map; its stride is that of `detail`, half the finest level's."""
-        finest, width = next(iter(features)), 2 * self.channels
+        finest = next(iter(features))
         total = jnp.zeros(())
         for level, x in features.items():
-            x = ConvNorm(width, 1, activation="none", name=f"project_{level}")(x, train)
+            x = ConvNorm(self.channels, 1, activation="none", name=f"project_{level}")(x, train)
             factor = stride(level) // stride(finest)
             total = total + (upsample(x, factor) if factor > 1 else x)
         x = ConvNorm(self.channels, 3, name="mix")(nn.silu(total), train)
