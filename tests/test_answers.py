@@ -116,7 +116,9 @@ def test_maps_are_written_in_the_panoptic_coding(tmp_path: Path):
         semantic=np.full((6, 5), 2, np.uint8),
         panoptic=Segments(numbers, {1: 0, 70_000: 2}),
     )
-    (entry,) = json.loads(json.dumps(write_maps(result, tmp_path)))
+    entries = json.loads(json.dumps(write_maps(result, tmp_path, "b")))
+    entry = entries["panoptic"]
+    assert entries["semantic"] == {"image_id": entry["image_id"], "file_name": entry["file_name"]}
     assert entry["image_id"] == "b.jpg"
     assert entry["segments_info"][1] == {"id": 70_000, "category_id": 3, "area": 9, "bbox": [2, 3, 3, 3], "iscrowd": 0}
     coded = cv2.cvtColor(cv2.imread(str(tmp_path / "panoptic" / entry["file_name"])), cv2.COLOR_BGR2RGB).astype(int)

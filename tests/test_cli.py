@@ -49,6 +49,21 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
         (["train", BCCD, "--workdir", "x", "--augment.copy_paste", "0.5"], "but no task needs masks: set it to 0"),
         (["train", BCCD, "--workdir", "x", "--train.precision", "fp8"], "'bfloat16'"),
         (["evaluate", "nothing-here"], "nothing-here"),
+        (["evaluate", "x", "--out", "none/scores.json"], "none/scores.json cannot be written"),
+        (["data", "check", "voc", "x", "--json", "tests"], "tests cannot be written"),
+        (["data", "import", "voc", "x", "--name", "y", "--void", "255"], "--void says nothing for the format voc"),
+        (
+            ["train", SCENES, "--workdir", "x", "--tasks.panoptic.things", "3"],
+            "tasks.panoptic.things is 3, but data.cl",
+        ),
+        (
+            ["train", SCENES, "--workdir", "x", "--tasks.semantic.classes", "7"],
+            "tasks.semantic.classes is 7, but data.",
+        ),
+        (
+            ["train", SCENES, "--workdir", "x", "--tasks.box.num_classes", "4"],
+            "data.classes has 6 names: make them agree",
+        ),
         (["evaluate", "x", "--chekpoint", "3"], "did you mean --checkpoint?"),
         (["predict", "x", "tests", "--out", "y"], "no image in it"),
         (["predict", "x", "none.jpg", "--out", "y"], "none.jpg: no such file or folder"),

@@ -9,7 +9,7 @@ import numpy as np
 
 from ylosia_jax import rle
 from ylosia_jax.data.pipeline import Letterbox, instance_map
-from ylosia_jax.metrics.instances import ImageDetections
+from ylosia_jax.metrics.instances import ImageDetections, image_truth
 from ylosia_jax.metrics.panoptic import ImageSegments, segments_of
 from ylosia_jax.types import Detections, Example, Masks, PanopticMap, Poses, SemanticMap
 
@@ -97,14 +97,15 @@ def true_segments(example: Example, things: int) -> ImageSegments | None:
 
     Where masks overlap, the smaller lies on top, groups at the bottom; stuff lies where no thing does.
     """
-    if example.masks is None or example.semantic is None:
+    masks = image_truth(example).masks
+    if masks is None or example.semantic is None:
         return None
     size = (example.image.shape[0], example.image.shape[1])
     segments = np.zeros(size, np.int32)
     for rows in (np.flatnonzero(example.crowd), np.flatnonzero(~example.crowd)):
         for start in range(0, len(rows), 254):  # as many as a map of bytes tells apart
             some = rows[start : start + 254]
-            page = instance_map(example.masks, some.tolist(), size)
+            page = instance_map(masks, some.tolist(), size)
             segments = np.where(page > 0, np.append(0, some + 1)[page], segments)
     labels = {i + 1: int(label) for i, label in enumerate(example.labels)}
     count = len(labels)

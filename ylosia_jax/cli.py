@@ -74,6 +74,7 @@ class Evaluate:
         from ylosia_jax import runs
         from ylosia_jax.files import write_atomically
 
+        _check_folder_of(self.out)
         metrics = runs.evaluate_run(Path(self.workdir), checkpoint=self.checkpoint, name=self.dataset, split=self.split)
         _print_scores(metrics)
         if self.out:
@@ -117,7 +118,8 @@ class Import:
 
     format: Positional[Literal["voc", "coco", "panoptic", "masks"]]
     """voc: a folder with Annotations, JPEGImages, ImageSets/Main. coco: an instances or keypoints JSON file, one split.
-    panoptic: COCO's panoptic JSON file, one split. masks: a folder with images/ and masks/, see docs."""
+    panoptic: COCO's panoptic JSON file, one split. masks: a folder with images/ and masks/, a PNG an image; or a folder
+    an image with both, a PNG an object."""
     source: Positional[str]
     """The folder or file."""
     name: str
@@ -134,6 +136,8 @@ class Import:
     """VOC coordinates count from 1 (the original VOC does; most sets in its format do not)."""
     instances: bool = False
     """The maps in a folder of masks number single objects, and are no semantic classes."""
+    void: int | None = None
+    """Value of the pixels of semantic maps that are of no class, 255 in many sets."""
     skip_bad: bool = False
     """Import the rest when something is wrong; what was left out is listed, exit status 1."""
 
@@ -151,6 +155,7 @@ class Import:
             classes=self.classes,
             one_based=self.one_based or None,
             instances=self.instances or None,
+            void=self.void,
             skip_bad=self.skip_bad,
         )
         report = store.write(found, name=self.name, root=self.out)
@@ -172,6 +177,8 @@ class Check:
     """VOC class names that may occur, default any; of masks the names of their values."""
     instances: bool = False
     """The maps in a folder of masks number single objects, and are no semantic classes."""
+    void: int | None = None
+    """Value of the pixels of semantic maps that are of no class, 255 in many sets."""
     json: str | None = None
     """Write the findings to this JSON file too."""
 
@@ -179,6 +186,7 @@ class Check:
         """Reads and checks."""
         from ylosia_jax.files import write_atomically
 
+        _check_folder_of(self.json)
         found = _read_data(
             self.format,
             self.source,
@@ -187,6 +195,7 @@ class Check:
             classes=self.classes,
             one_based=None,
             instances=self.instances or None,
+            void=self.void,
             skip_bad=True,
         )
         findings = {"bad": found.bad, "dropped": found.dropped, "clipped": found.clipped, "notes": found.notes}
@@ -261,6 +270,7 @@ class Plan:
         from ylosia_jax.files import write_atomically
         from ylosia_jax.plan import make_plan, to_text
 
+        _check_folder_of(self.json)
         found = make_plan(config.override(config.load(self.config), rest), self.topology)
         print(to_text(found))
         if self.json:
@@ -308,6 +318,10 @@ def main(args: Sequence[str] | None = None) -> int:
         # The reader has gone (`| head`); Python would complain about the flush at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:
+        # A full disk, a folder that may not be written: the message names the file.
+        print(f"ylosia: {error}", file=sys.stderr)
+        return 2
 
 
 def _parse(args: list[str]) -> tuple[Any, list[str]]:
@@ -363,7 +377,7 @@ def _read_data(form: str, source: str, *, skip_bad: bool, **options: Any) -> Any
         "voc": (voc.read, ("classes", "one_based")),
         "coco": (coco.read, ("split", "images")),
         "panoptic": (panoptic.read, ("split", "images")),
-        "masks": (masks.read, ("classes", "instances")),
+        "masks": (masks.read, ("classes", "instances", "void")),
     }
     read, known = readers[form]
     _refuse_options(form, **{name: value for name, value in options.items() if name not in known})
@@ -406,6 +420,12 @@ def _print_scores(metrics: dict[str, Any]) -> None:
         measure = {"semantic": "IoU", "panoptic": "PQ"}.get(task, "AP")
         for name, value in entry.get("per_class", {}).items():
             print(f"  {name}: {measure} {text(value)}")
+
+
+def _check_folder_of(file: str | None) -> None:
+    """Refuses a file that cannot be written, before the work whose result it is for."""
+    if file and (Path(file).is_dir() or not Path(file).parent.is_dir()):
+        raise UserError(f"{file} cannot be written: name a file in a folder that exists")
 
 
 def _report_bad(bad: Sequence[str]) -> int:

@@ -93,7 +93,8 @@ class Record:
       name: of the image.
       truth: of things.
       found: of things; None where no task finds any.
-      confusion: [S, S] pixels by true class and class found; None where one of them is not known.
+      confusion: [S, S + 1] pixels by true class and class found, see `semantic.confusion`; None where one of them is
+        not known.
       segments: panoptic truth, and what was found; None likewise.
     """
 
@@ -112,16 +113,20 @@ def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) 
       classes: all semantic classes.
     """
     counts = segments = None
+    known = np.ones(classes, bool)
+    if example.known is not None:
+        known[: len(example.known)] = example.known
     if answer.semantic is not None and example.semantic is not None:
-        counts = confusion(example.semantic, answer.semantic, classes)
+        counts = confusion(example.semantic, answer.semantic, known)
     if answer.segments is not None and (truth := true_segments(example, things)) is not None:
-        segments = truth, segments_of(example.name, answer.segments, answer.segment_labels)
-    return Record(example.name, image_truth(example), _known(answer.detections, example.known), counts, segments)
+        labels = {number: label for number, label in answer.segment_labels.items() if known[label]}
+        segments = truth, segments_of(example.name, answer.segments, labels)
+    return Record(example.name, image_truth(example), _known(answer.detections, known), counts, segments)
 
 
-def _known(found: ImageDetections | None, known: np.ndarray | None) -> ImageDetections | None:
+def _known(found: ImageDetections | None, known: np.ndarray) -> ImageDetections | None:
     """The detections of classes that the image has labels for: of others nobody can say whether they are right."""
-    if found is None or known is None or known.all():
+    if found is None or known.all():
         return found
     keep = known[found.labels]
     return ImageDetections(

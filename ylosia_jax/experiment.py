@@ -7,6 +7,7 @@ from flax import linen as nn
 
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset
+from ylosia_jax.data.mixture import Mapped, place_of
 from ylosia_jax.data.pipeline import MOST_MASKS, Needs, canvas_of
 from ylosia_jax.evaluate import Decoder
 from ylosia_jax.train.loop import Train
@@ -121,11 +122,10 @@ def open_source(experiment: Experiment, dataset: Dataset) -> Source:
     """Opens a split and checks that it is what the config says.
 
     Raises:
-      UserError: if the split is missing or empty, its classes are not the config's, or a task needs what it does not
-        know.
+      UserError: if the split is missing or empty, its classes are not the config's, a task has another number of
+        classes, or needs what the split does not know.
     """
-    source = open_dataset(dataset)
-    data = experiment.data
+    source, data = open_dataset(dataset), experiment.data
     if tuple(source.classes) != data.classes:
         raise UserError(
             f"the data has the classes {list(source.classes)}, the config {list(data.classes)}: "
@@ -145,9 +145,54 @@ def open_source(experiment: Experiment, dataset: Dataset) -> Source:
             f"the data's poses are of {source.skeleton}, the config's of {data.skeleton}: "
             "set data.skeleton to the data's"
         )
+    check_counts(experiment)
     if len(source) == 0:
         raise UserError(f"{dataset} holds no image: import it again, or name another split")
     return source
+
+
+def open_scored(experiment: Experiment, dataset: Dataset) -> Source:
+    """Opens a split to score a run on: any whose labels are among the run's, such as one set of a mixture.
+
+    What the split knows nothing of is not scored, see `mixture.Mapped`.
+
+    Raises:
+      UserError: if the split is missing or empty, has classes or poses that the run has not, or knows nothing that a
+        task answers.
+    """
+    source, data = open_dataset(dataset), experiment.data
+    names = (*data.classes, *data.stuff)
+    of_maps = source.stuff if "semantic" in experiment.labels else ()
+    if foreign := [name for name in source.classes if name not in data.classes] + [
+        n for n in of_maps if n not in names
+    ]:
+        raise UserError(f"{dataset} has the classes {foreign}, of which the run knows nothing: it has {list(names)}")
+    if not any(task.needs and task.needs <= source.labels for task in experiment.tasks.values()):
+        known = " and ".join(sorted(source.labels)) or "nothing"
+        raise UserError(f"{dataset} knows only {known} of its images, which no task of the run answers")
+    poses = source.skeleton if "keypoint" in experiment.labels else None
+    if poses and (data.skeleton is None or place_of(poses, data.skeleton) is None):
+        raise UserError(f"the poses of {dataset} are of {poses}, the run's of {data.skeleton}")
+    if len(source) == 0:
+        raise UserError(f"{dataset} holds no image: import it again, or name another split")
+    if (source.classes, source.stuff) == (data.classes, data.stuff) and source.skeleton == data.skeleton:
+        return source
+    return Mapped(source, data.classes, data.stuff, data.skeleton)
+
+
+def check_counts(experiment: Experiment) -> None:
+    """Compares the tasks' numbers of classes with the data's lists: a label past the end is learned as nonsense.
+
+    Raises:
+      UserError: if one differs.
+    """
+    things = len(experiment.data.classes)
+    wanted = {"num_classes": things, "things": things, "classes": things + len(experiment.data.stuff)}
+    for name, task in experiment.tasks.items():
+        for field, count in wanted.items():
+            if (found := getattr(task, field, count)) != count:
+                lists = "data.classes and data.stuff have" if field == "classes" else "data.classes has"
+                raise UserError(f"tasks.{name}.{field} is {found}, but {lists} {count} names: make them agree")
 
 
 def scored(dataset: Dataset) -> Dataset:

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from ylosia_jax import config as configs
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, unpad
-from ylosia_jax.data.images import verify
+from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode_whole, verify
 from ylosia_jax.data.pipeline import prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
@@ -28,7 +28,8 @@ from ylosia_jax.visualize.boxes import contact_sheet
 from ylosia_jax.visualize.maps import draw_map
 from ylosia_jax.visualize.objects import draw_objects
 
-IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff"})
+IMAGE_SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".bmp"})
+STDIN = Path("-")
 
 Image = np.ndarray | str | Path
 
@@ -148,9 +149,9 @@ class Result:
     def save(self, path: str | Path, score: float = 0.3) -> Path:
         """Writes the drawn image; its suffix chooses the format."""
         path = Path(path)
-        done, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(self.draw(score), cv2.COLOR_RGB2BGR))
-        if not done:
+        if path.suffix.lower() not in ("", *IMAGE_SUFFIXES):
             raise UserError(f"{path}: cannot write this format; use .png or .jpg")
+        _, data = cv2.imencode(path.suffix or ".png", cv2.cvtColor(self.draw(score), cv2.COLOR_RGB2BGR))
         write_atomically(path, data.tobytes())
         return path
 
@@ -199,7 +200,7 @@ class Model:
         return [self._one(image) for image in images]
 
     def _one(self, image: Image) -> Result:
-        name = "" if isinstance(image, np.ndarray) else Path(image).name
+        name = "" if isinstance(image, np.ndarray) else name_of(Path(image))
         pixels = image if isinstance(image, np.ndarray) else read_image(Path(image))
         if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
             raise UserError(f"expected a uint8 RGB image [H, W, 3], got {pixels.dtype} {list(pixels.shape)}")
@@ -245,20 +246,28 @@ def _posed(detections: ImageDetections, meaning: Labels) -> np.ndarray | None:
     return detections.keypoints * keep[detections.labels][:, None, None]
 
 
+def name_of(path: Path) -> str:
+    """What outputs call an input."""
+    return "stdin.png" if path == STDIN else path.name
+
+
 def read_image(path: Path) -> np.ndarray:
     """Decodes an image file to uint8 RGB, pixels as stored (an EXIF turn is not applied, as in COCO's tools).
+
+    Args:
+      path: `-` for standard input.
 
     Raises:
       UserError: if there is no such file or it is no whole image.
     """
     try:
-        return verify(path)
+        return decode_whole(sys.stdin.buffer.read(MAX_IMAGE_BYTES + 1)) if path == STDIN else verify(path)
     except (OSError, ValueError) as error:
         raise UserError(f"{path}: {getattr(error, 'strerror', None) or error}") from error
 
 
 def find_images(sources: Sequence[str]) -> list[Path]:
-    """The image files that a command line names: files, folders (their images, sorted), globs.
+    """The image files that a command line names: files, folders (their images, sorted), globs, `-`.
 
     Raises:
       UserError: if a source is not there or holds no image.
@@ -266,7 +275,7 @@ def find_images(sources: Sequence[str]) -> list[Path]:
     found: list[Path] = []
     for source in sources:
         path = Path(source)
-        if path.is_file():
+        if path == STDIN or path.is_file():
             matches = [path]
         elif path.is_dir():
             matches = sorted(p for p in path.iterdir() if p.suffix.lower() in IMAGE_SUFFIXES)
@@ -316,6 +325,9 @@ def predict_files(
 ) -> list[str]:
     """Predicts files into a folder: a drawn picture each, and `predictions.json`, a COCO results list.
 
+    Maps lie in `semantic/` and `panoptic/` as PNG, described by `semantic.json` and `panoptic.json`. All outputs have
+    their input's name, with another suffix where need be; of inputs that differ in their suffixes alone, it is kept.
+
     Args:
       out: made if missing; earlier predictions of the same names are replaced.
       score: detections below this are not drawn; `predictions.json` has them all.
@@ -327,7 +339,7 @@ def predict_files(
     Raises:
       UserError: for the first unreadable file, unless `skip_bad`; for two inputs of one name.
     """
-    names = [path.name for path in paths]
+    names = [name_of(path) for path in paths]
     twice = next((name for i, name in enumerate(names) if name in names[:i]), None)
     if twice:
         raise UserError(f"two inputs are called {twice}: predict their folders into different --out folders")
@@ -335,10 +347,11 @@ def predict_files(
         out.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f"{out}: cannot be made a folder ({error.strerror})") from error
+    stems = [Path(name).stem for name in names]
     bad: list[str] = []
     entries: list[dict[str, Any]] = []
-    panoptic: list[dict[str, Any]] = []
-    for path in tqdm(paths, unit="image", disable=not sys.stderr.isatty()):
+    maps: dict[str, list[dict[str, Any]]] = {"semantic": [], "panoptic": []}
+    for path, name, stem in zip(tqdm(paths, unit="image", disable=not sys.stderr.isatty()), names, stems, strict=True):
         try:
             result = model(path)
         except UserError as error:
@@ -347,29 +360,33 @@ def predict_files(
             bad.append(str(error))
             continue
         entries += result.to_coco()
-        panoptic += write_maps(result, out)
-        drawn = out / path.name
+        stem = stem if stems.count(stem) == 1 else name
+        for kind, entry in write_maps(result, out, stem).items():
+            maps[kind].append(entry)
+        drawn = out / (name if Path(name).suffix.lower() in (".jpg", ".jpeg", ".png") else f"{stem}.png")
         if drawn.resolve() == path.resolve():
             raise UserError(f"{drawn} would be overwritten by its own picture: give another --out")
-        result.save(drawn if drawn.suffix.lower() in (".jpg", ".jpeg", ".png") else drawn.with_suffix(".png"), score)
+        result.save(drawn, score)
     write_atomically(out / "predictions.json", json.dumps(entries) + "\n")
-    if panoptic:
-        names, things = model.meaning.semantic, len(model.meaning.classes)
-        categories = [{"id": k, "name": name, "isthing": int(k <= things)} for k, name in enumerate(names, start=1)]
-        content = {"annotations": panoptic, "categories": categories}
-        write_atomically(out / "panoptic.json", json.dumps(content) + "\n")
+    names, things = model.meaning.semantic, len(model.meaning.classes)
+    categories = [{"id": k, "name": name, "isthing": int(k <= things)} for k, name in enumerate(names, start=1)]
+    for kind, annotations in maps.items():
+        if annotations:
+            content = {"annotations": annotations, "categories": categories}
+            write_atomically(out / f"{kind}.json", json.dumps(content) + "\n")
     return bad
 
 
-def write_maps(result: Result, out: Path) -> list[dict[str, Any]]:
+def write_maps(result: Result, out: Path, stem: str) -> dict[str, dict[str, Any]]:
     """Writes `semantic/<stem>.png` and `panoptic/<stem>.png`, as far as there are such maps.
 
     Both are in COCO's panoptic coding, number = R + 256 G + 65536 B. A semantic class's number is its index plus one.
 
     Returns:
-      The entry for the panoptic map in COCO's panoptic JSON, or none.
+      By kind of map, its entry in COCO's panoptic JSON; a semantic map has no segments.
     """
-    stem = Path(result.name).stem
+    entry = {"image_id": result.name, "file_name": f"{stem}.png"}
+    entries: dict[str, dict[str, Any]] = {}
     for folder, numbers in (
         ("semantic", None if result.semantic is None else result.semantic.astype(np.int32) + 1),
         ("panoptic", None if result.panoptic is None else result.panoptic.map),
@@ -378,14 +395,15 @@ def write_maps(result: Result, out: Path) -> list[dict[str, Any]]:
             coded = np.stack([numbers // 65536, numbers // 256 % 256, numbers % 256], axis=-1).astype(np.uint8)
             (out / folder).mkdir(exist_ok=True)
             write_atomically(out / folder / f"{stem}.png", cv2.imencode(".png", coded)[1].tobytes())  # OpenCV: B, G, R
+            entries[folder] = entry
     if result.panoptic is None:
-        return []
+        return entries
     segments: list[dict[str, Any]] = []
     for number, label in sorted(result.panoptic.labels.items()):
         mask = (result.panoptic.map == number).astype(np.uint8)
         area, box = int(mask.sum()), [int(x) for x in cv2.boundingRect(mask)]
         segments.append({"id": number, "category_id": label + 1, "area": area, "bbox": box, "iscrowd": 0})
-    return [{"image_id": result.name, "file_name": f"{stem}.png", "segments_info": segments}]
+    return entries | {"panoptic": {**entry, "segments_info": segments}}
 
 
 class Samples:

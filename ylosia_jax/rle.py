@@ -1,11 +1,20 @@
 """Masks as COCO's compressed run lengths: `counts` of an image whose size is known from elsewhere."""
 
 import math
+from collections.abc import Sequence
 from reprlib import repr as brief
 from typing import Any
 
 import hotcoco.mask as coco_mask  # pyright: ignore[reportMissingModuleSource] it is compiled
 import numpy as np
+
+
+def is_finite(value: Any) -> bool:
+    """Whether a value out of a file is a number that a float can hold."""
+    try:
+        return type(value) in (int, float) and math.isfinite(value)
+    except OverflowError:  # a whole number of hundreds of digits
+        return False
 
 
 def encode(mask: np.ndarray) -> bytes:
@@ -18,13 +27,19 @@ def decode(counts: bytes, size: tuple[int, int]) -> np.ndarray:
     """To [H, W] bool.
 
     Args:
+      counts: of an image of that size, which is not checked here: `from_runs` did, when they came in.
       size: height and width.
-
-    Raises:
-      ValueError: if the runs are not of an image of that size.
     """
     rle: Any = {"size": list(size), "counts": counts}
     return np.asarray(coco_mask.decode(rle)) > 0
+
+
+def of_box(box: Sequence[int], size: tuple[int, int]) -> bytes:
+    """Of a filled box [x0, y0, x1, y1] in whole pixels, within an image of that height and width."""
+    x0, y0, x1, y1 = box
+    page = np.zeros(size, bool)
+    page[y0:y1, x0:x1] = True
+    return encode(page)
 
 
 def area(counts: bytes, size: tuple[int, int]) -> int:
@@ -44,7 +59,7 @@ def from_polygons(polygons: list[Any], size: tuple[int, int]) -> bytes:
         numbers = polygon if isinstance(polygon, list) else []
         if len(numbers) < 6 or len(numbers) % 2:
             raise ValueError(f"polygon {brief(polygon)} has not at least 3 points of x and y each")
-        if not all(type(value) in (int, float) and math.isfinite(value) for value in numbers):
+        if not all(map(is_finite, numbers)):
             raise ValueError(f"polygon {brief(polygon)} has a coordinate that is no finite number")
     # Far outside, the rasteriser would walk along every pixel of an edge.
     reach = 4 * max(height, width)
@@ -79,17 +94,21 @@ def from_runs(counts: Any, size: tuple[int, int]) -> bytes:
 def crosses_itself(polygon: list[float]) -> bool:
     """Whether two edges of a polygon [x0, y0, x1, y1, …] that are no neighbours cross."""
     points = np.array(polygon, np.float64).reshape(-1, 2)
-    a, b = points, np.roll(points, -1, axis=0)
+    edges = np.stack([points, np.roll(points, -1, axis=0)], axis=1)
 
-    def side(p: np.ndarray, q: np.ndarray, r: np.ndarray) -> np.ndarray:
-        """On which side of each edge p, q (rows) each point r (columns) lies."""
-        d = q - p
-        return np.sign(
-            d[:, None, 0] * (r[None, :, 1] - p[:, None, 1]) - d[:, None, 1] * (r[None, :, 0] - p[:, None, 0])
-        )
+    def side(edges: np.ndarray, points: np.ndarray) -> np.ndarray:
+        """On which side of each edge (rows) each point (columns) lies."""
+        (x0, y0), (x, y) = edges[:, 0].T[..., None], points.T[:, None]
+        dx, dy = (edges[:, 1] - edges[:, 0]).T[..., None]
+        return np.sign(dx * (y - y0) - dy * (x - x0))
 
-    apart = side(a, b, a) * side(a, b, b) < 0
-    return bool((apart & apart.T).any())
+    def apart(edges: np.ndarray, others: np.ndarray) -> np.ndarray:
+        """Whether each edge (rows) has the ends of each other one (columns) on its two sides."""
+        return side(edges, others[:, 0]) * side(edges, others[:, 1]) < 0
+
+    # Some rows at a time: a contour that was traced pixel by pixel has thousands of edges.
+    parts = [edges[i : i + 256] for i in range(0, len(edges), 256)]
+    return any(bool((apart(part, edges) & apart(edges, part).T).any()) for part in parts)
 
 
 def _lengths(text: bytes) -> list[int]:

@@ -19,7 +19,7 @@ from ylosia_jax.compiled import compile_step
 from ylosia_jax.data.datasets import other_split
 from ylosia_jax.data.pipeline import train_batches
 from ylosia_jax.evaluate import Watch, compile_predict, evaluate, flat_scores
-from ylosia_jax.experiment import Experiment, open_source, scored
+from ylosia_jax.experiment import Experiment, open_scored, open_source, scored
 from ylosia_jax.files import write_atomically
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
 from ylosia_jax.train.log import Log
@@ -149,10 +149,11 @@ def evaluate_run(
       split: another split.
 
     Raises:
-      UserError: if the run, the checkpoint or the split is not there, or its classes are not the run's.
+      UserError: if the run, the checkpoint or the split is not there, or the split cannot be scored, see
+        `open_scored`.
     """
     experiment = load_run(workdir)
-    source = open_source(experiment, scored(other_split(experiment.data.valid, name, split)))
+    source = open_scored(experiment, scored(other_split(experiment.data.valid, name, split)))
     mesh = make_mesh()
     variables = restore_average(experiment, workdir, mesh, checkpoint)
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size

@@ -12,6 +12,7 @@ from ylosia_jax import rle
 from ylosia_jax.cli import main
 from ylosia_jax.data import coco, masks, panoptic, records, store
 from ylosia_jax.data.pipeline import Needs, prepare
+from ylosia_jax.metrics.instances import ImageDetections, image_truth, mask_metrics
 from ylosia_jax.types import VOID, UserError
 
 HEIGHT, WIDTH = 24, 32
@@ -86,8 +87,23 @@ def test_an_image_with_an_object_that_nobody_drew_has_no_masks(tmp_path: Path) -
 
 
 def test_a_crowd_may_go_without_its_mask(tmp_path: Path) -> None:
-    found = coco.read(coco_file(tmp_path, {"segmentation": [SQUARE]}, {"iscrowd": 1}), split="train")
-    example = stored(found, tmp_path)[0]
+    """It is not learned, and where it is scored it fills its box: what is found there counts nowhere."""
+    crowd = {"iscrowd": 1, "bbox": [20, 10, 8, 8]}
+    found = coco.read(coco_file(tmp_path, {"segmentation": [SQUARE]}, crowd), split="train")
+    source = stored(found, tmp_path)
+    example = source[0]
+    masks = image_truth(example).masks
+    assert masks is not None
+    assert [rle.area(mask, (HEIGHT, WIDTH)) for mask in masks] == [48, 64]
+    inside = np.zeros((HEIGHT, WIDTH), bool)
+    inside[12:16, 21:25] = True
+    answer = ImageDetections(
+        np.array([[4, 4, 8, 8], [21, 12, 25, 16]], np.float32),
+        np.array([0.8, 0.9], np.float32),
+        np.array([0, 0]),
+        masks=(masks[0], rle.encode(inside)),
+    )
+    assert mask_metrics([image_truth(example)], [answer], source.classes)["AP"] == pytest.approx(1)
     assert example.masks is not None
     batch = prepare(example, 0, 0, (32, 32), 4, Needs(masks=True))
     assert set(np.unique(np.asarray(batch.instances)).tolist()) == {0, 1}
@@ -130,6 +146,37 @@ def test_what_is_wrong_is_named_and_can_be_skipped(tmp_path: Path, annotation: d
     with pytest.raises(UserError, match=message):
         coco.read(path, split="train")
     assert len(coco.read(path, split="train", skip_bad=True).bad) == 1
+
+
+@pytest.mark.parametrize(
+    ("annotation", "message"),
+    [
+        ({"keypoints": 5}, "its keypoints 5 are no list of numbers"),
+        ({"keypoints": [10**400, 2, 2, 3, 4, 1]}, "no finite number"),
+        ({"segmentation": [[4, 4, 10**400, 4, 8, 8]]}, "no finite number"),
+    ],
+)
+def test_odd_numbers_are_named(tmp_path: Path, annotation: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        coco.read(coco_file(tmp_path, annotation, keypoints=["a", "b"]), split="train")
+
+
+def test_keypoints_are_those_of_their_category(tmp_path: Path) -> None:
+    """A ball has none, whether or not its annotations say so; a cat with an empty list was not looked at."""
+    path = coco_file(
+        tmp_path,
+        {"keypoints": []},
+        {"category_id": 5, "keypoints": []},
+        {"category_id": 5, "keypoints": [1, 2, 2]},
+        keypoints=["left_ear", "right_ear"],
+    )
+    content = json.loads(path.read_text())
+    content["categories"].append({"id": 5, "name": "ball"})
+    path.write_text(json.dumps(content))
+    found = coco.read(path, split="train")
+    assert not found.splits["train"][0].keypoints.any()
+    assert "left_ear and right_ear change places in a mirror" in found.notes[0]
+    assert "1 object of 'ball' have keypoints, which are left out" in found.notes[1]
 
 
 def test_a_polygon_that_crosses_itself_is_noted(tmp_path: Path) -> None:
@@ -194,6 +241,40 @@ def test_panoptic_segments_that_do_not_fit_are_named(tmp_path: Path, segments: l
     assert "--images" not in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda c: c["annotations"][0].update(segments_info=None), "segments_info None is no list"),
+        (lambda c: c["annotations"][0].update(segments_info=[5]), r"segments_info \[5\] is no list"),
+        (lambda c: c["annotations"][0].update(image_id=[1]), r"image_id \[1\] is not a whole number"),
+        (lambda c: c["annotations"][0].update(file_name="b.png"), "b.png: No such file"),
+        (lambda c: c["annotations"].append({**c["annotations"][0], "image_id": 8}), "no image with the image_id 8"),
+        (lambda c: c["images"].append({**c["images"][0], "file_name": "b.png"}), "another image has the same id 1"),
+        (lambda c: c["categories"].append({"id": "x", "name": "dog"}), "id 'x' is not a whole number"),
+        (lambda c: c["categories"].append({"id": 5, "name": "cat"}), "class 'cat' is listed twice"),
+    ],
+)
+def test_what_is_wrong_with_a_panoptic_file_is_named(tmp_path: Path, change: Any, message: str) -> None:
+    path = panoptic_file(tmp_path)
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    with pytest.raises(UserError, match=message):
+        panoptic.read(path, split="train")
+
+
+def test_an_empty_png_is_named(tmp_path: Path) -> None:
+    path = panoptic_file(tmp_path)
+    (tmp_path / "pan" / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"pan/a.png: the file is empty"):
+        panoptic.read(path, split="train")
+    picture(tmp_path / "set" / "images" / "a.png")
+    (tmp_path / "set" / "masks").mkdir()
+    (tmp_path / "set" / "masks" / "a.png").write_bytes(b"")
+    with pytest.raises(UserError, match=r"masks/a.png: the file is empty"):
+        masks.read(tmp_path / "set")
+
+
 def test_a_panoptic_png_of_another_size_is_named(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="is 8x8, its image 32x24"):
         panoptic.read(panoptic_file(tmp_path, [], np.zeros((8, 8), np.int32)), split="train")
@@ -236,6 +317,54 @@ def test_instance_folders(tmp_path: Path, flat: bool) -> None:
     assert source.classes == ("nucleus",)
     np.testing.assert_array_equal(example.boxes, [[3, 2, 9, 6], [12, 10, 30, 20]])
     np.testing.assert_array_equal(example.area, [24, 180])
+
+
+def test_an_image_folder_without_masks_is_no_image_without_objects(tmp_path: Path) -> None:
+    picture(tmp_path / "x" / "images" / "x.png")
+    picture(tmp_path / "y" / "images" / "y.png")
+    (tmp_path / "x" / "masks").mkdir()
+    with pytest.raises(UserError, match="y/masks: the folder is missing"):
+        masks.read(tmp_path)
+    found = masks.read(tmp_path, skip_bad=True)
+    assert [record.name for record in found.splits["train"]] == ["x.png"]
+
+
+def test_images_of_one_name_are_told_apart_by_their_folders(tmp_path: Path) -> None:
+    for name in "ab":
+        picture(tmp_path / name / "images" / "image.png")
+        write_png(tmp_path / name / "masks" / "0.png", np.pad(np.ones((4, 4), np.uint8), ((0, 20), (0, 28))))
+    (tmp_path / "val.txt").write_text("b\n")
+    found = masks.read(tmp_path)
+    assert [record.name for record in found.splits["val"]] == ["b.png"]
+    picture(tmp_path / "a" / "images" / "other.png")
+    with pytest.raises(UserError, match="are both called 'a': rename one"):
+        masks.read(tmp_path)
+
+
+def test_lists_know_names_with_dots(tmp_path: Path) -> None:
+    for name in ("a.v1", "b.v1"):
+        picture(tmp_path / "images" / f"{name}.png")
+        write_png(tmp_path / "masks" / f"{name}.png", np.zeros((HEIGHT, WIDTH), np.uint8))
+    (tmp_path / "train.txt").write_text("a.v1\n")
+    (tmp_path / "val.txt").write_text("images/b.v1.png\n")
+    assert {split: len(members) for split, members in masks.read(tmp_path).splits.items()} == {"train": 1, "val": 1}
+    (tmp_path / "val.txt").write_text("c\n")
+    with pytest.raises(UserError, match="no image of 'c'; mend the list"):
+        masks.read(tmp_path)
+
+
+def test_void_values_are_neither_learned_nor_named(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    numbers = np.zeros((HEIGHT, WIDTH), np.uint8)
+    numbers[4:], numbers[9:] = 1, 255
+    write_png(tmp_path / "masks" / "a.png", numbers)
+    source = stored(masks.read(tmp_path, classes=["road", "sky"], void=255), tmp_path)
+    assert source.stuff == ("road", "sky")
+    np.testing.assert_array_equal(source[0].semantic, np.repeat([0, 1, 255], [4, 5, 15])[:, None] * np.ones(WIDTH))
+    with pytest.raises(UserError, match="say with --void which value is of no class"):
+        masks.read(tmp_path, classes=["road", "sky"])
+    with pytest.raises(UserError, match="class 'road' is listed twice"):
+        masks.read(tmp_path, classes=["road", "road"], void=255)
 
 
 def test_a_map_of_another_size_is_named(tmp_path: Path) -> None:

@@ -3,11 +3,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from ylosia_jax.answers import ImageAnswer
+from ylosia_jax import rle
+from ylosia_jax.answers import ImageAnswer, true_segments
 from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
-from ylosia_jax.data.mixture import Mixed, join_skeletons
+from ylosia_jax.data.mixture import Mapped, Mixed, join_skeletons
 from ylosia_jax.data.pipeline import Needs, prepare
 from ylosia_jax.data.scenes import CLASSES, Scenes
+from ylosia_jax.data.scenes_grounds import STUFF
 from ylosia_jax.data.skeletons import COCO_PERSON
 from ylosia_jax.evaluate import metrics, record_of
 from ylosia_jax.experiment import scored
@@ -70,13 +72,14 @@ def test_weights_decide_the_shares(mixed: Mixed) -> None:
 
 
 def test_an_image_knows_what_its_source_labels(mixed: Mixed) -> None:
-    np.testing.assert_array_equal(mixed[0].known, [True] * 6 + [False])
-    np.testing.assert_array_equal(mixed[8].known, [name in ("ball", "mouse") for name in mixed.classes])
+    np.testing.assert_array_equal(mixed[0].known, [True] * 6 + [False] + [True] * len(STUFF))
+    names = (*mixed.classes, *mixed.stuff)
+    np.testing.assert_array_equal(mixed[8].known, [name in ("ball", "mouse") for name in names])
     needs = Needs(masks=True, points=20, semantic=True, classes=7)
     batch = prepare(mixed[8], 8, 0, (64, 64), 4, needs)
     assert not np.asarray(batch.objects.masked).any()
     assert (np.asarray(batch.semantic) == VOID).all()
-    np.testing.assert_array_equal(batch.known, mixed[8].known)
+    np.testing.assert_array_equal(batch.known, mixed[8].known[:7])
     assert (np.asarray(prepare(mixed[0], 0, 0, (64, 64), 32, needs).semantic) != VOID).all()
 
 
@@ -113,6 +116,50 @@ def test_detections_of_unknown_classes_are_not_scored(mixed: Mixed) -> None:
     np.testing.assert_allclose(metrics([record], mixed)["box"]["AP"], 1)
 
 
+def test_maps_are_not_held_to_classes_that_their_set_does_not_know(mixed: Mixed) -> None:
+    """A perfect answer but for some pixels of a mouse, in a set that has no mice: no class of mice is scored."""
+    example, mouse = mixed[0], mixed.classes.index("mouse")
+    truth = true_segments(example, 7)
+    assert truth is not None
+    assert example.semantic is not None
+    page, labels = np.zeros((64, 64), np.int32), {}
+    for number, (counts, label) in enumerate(zip(truth.masks, truth.labels.tolist(), strict=True), start=1):
+        page[rle.decode(counts, (64, 64))], labels[number] = number, label
+    largest = int(np.bincount(page.ravel())[1:].argmax()) + 1
+    row, column = np.argwhere(page == largest)[0]
+    semantic = example.semantic.copy()
+    semantic[row, column], page[row, column], labels[99] = mouse, 99, mouse
+    answer = ImageAnswer(None, semantic=semantic, segments=page, segment_labels=labels)
+    scores = metrics([record_of(example, answer, 7, len(mixed.classes) + len(mixed.stuff))], mixed)
+    assert scores["semantic"]["per_class"]["mouse"] is None
+    assert scores["panoptic"]["per_class"]["mouse"] is None
+    assert scores["panoptic"]["RQ"] == 1
+    assert 0.99 < scores["panoptic"]["PQ"] < 1
+    # The pixel is wrong all the same.
+    assert scores["semantic"]["accuracy"] == pytest.approx(1 - 1 / 64**2)
+    assert 0.99 < scores["semantic"]["mIoU"] < 1
+
+
+def test_one_set_in_the_space_of_a_mixture(mixed: Mixed) -> None:
+    """What a run on a mixture is scored with on one of its sets: the same examples, by the same numbers."""
+    for number, (source, first) in enumerate(zip(mixed.sources, (0, 8), strict=True)):
+        mapped = Mapped(source, mixed.classes, mixed.stuff, mixed.skeleton)
+        assert len(mapped) == len(source)
+        assert mapped.labels == source.labels
+        here, there = mapped[1], mixed[first + 1]
+        for name in ("boxes", "labels", "keypoints", "semantic", "known"):
+            np.testing.assert_array_equal(getattr(here, name), getattr(there, name))
+        assert there.name == f"{number}/{here.name}"
+    narrow = Mapped(mixed.sources[0], CLASSES, STUFF[:2], None)[0]
+    scene = mixed.sources[0][0]
+    assert narrow.keypoints is None
+    assert scene.semantic is not None
+    # Stuff that the narrower space has not is void.
+    np.testing.assert_array_equal(narrow.semantic, np.where(scene.semantic < len(CLASSES) + 2, scene.semantic, VOID))
+    with pytest.raises(UserError, match="the class 'ball' is not among"):
+        _ = Mapped(Mice(), ("mouse",), (), MOUSE)[0]
+
+
 def test_a_mixture_that_is_scored_shows_each_image_once():
     parts = Scenes("validation", size=3, image_size=(64, 64)), Scenes("train", size=2, image_size=(64, 64))
     whole = open_dataset(Mixture(parts))
@@ -125,6 +172,8 @@ def test_a_mixture_that_is_scored_shows_each_image_once():
     assert other_split(few, None, "val") == Imported("any", "val", first=3)
     assert other_split(few, "scenes", "test") == Scenes("test", size=128)
     assert other_split(Mixture(parts), "any", None) == Imported("any", "val")
+    assert other_split(Mixture((few,)), "any", None) == Imported("any", "train")
+    assert other_split(Mixture(parts), "scenes", None) == parts[0]
     with pytest.raises(UserError, match="name one of its data sets beside --split"):
         other_split(Mixture(parts), None, "val")
 

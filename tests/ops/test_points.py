@@ -72,3 +72,23 @@ def test_expected_distance_equals_loops(bins):
         expected = sum(k * w for k, w in enumerate(weights)) / weights.sum()
         np.testing.assert_allclose(found[i, j, side], expected, atol=1e-5)
     np.testing.assert_allclose(point_ops.expect_distances(jnp.asarray(logits), bins), found, atol=1e-5)
+
+
+def test_chance_decides_which_objects_learn_where_there_are_too_many():
+    """Six objects with two points each, the better one with share 1; three are chosen, in the end each of them."""
+    share = jnp.asarray([[1, 0.9] * 6 + [0.0]])
+    rows = jnp.asarray([[0, 0, 1, 1, 2, 2, 3, 3, 4, 4, 5, 5, 0]])
+
+    def chosen(count, index, epoch):
+        place = jnp.array([index]), jnp.array([epoch])
+        found, points = point_ops.choose_points(share, rows, count, objects=8, index=place[0], epoch=place[1])
+        np.testing.assert_array_equal(found[0], share[0, points[0]])
+        return set(np.asarray(rows[0, points[0]]).tolist()), np.asarray(found[0])
+
+    seen = [chosen(3, 5, epoch) for epoch in range(20)]
+    assert all(len(objects) == 3 and (shares == 1).all() for objects, shares in seen)
+    assert set().union(*(objects for objects, _ in seen)) == {0, 1, 2, 3, 4, 5}
+    assert chosen(3, 5, 7)[0] == chosen(3, 5, 7)[0]
+    # With room for all, the best of every object come before any second one, and padding comes last.
+    _, shares = chosen(100, 0, 0)
+    np.testing.assert_array_equal(shares, np.float32([1] * 6 + [0.9] * 6 + [0]))

@@ -76,3 +76,8 @@ def test_mirror_by_names():
     assert mirror_of(COCO_PERSON.names) == COCO_PERSON.mirror
     assert mirror_of(("snout", "leftear", "rightear", "tailbase")) == (0, 2, 1, 3)
     assert mirror_of(("wing_left", "beak", "wing_right", "left_only")) == (2, 1, 0, 3)
+    assert mirror_of(("front_left_paw", "front_right_paw", "nose")) == (1, 0, 2)
+    assert mirror_of(("LEye", "REye", "eyeL", "eyeR", "hip.L", "hip.R")) == (1, 0, 3, 2, 5, 4)
+    assert mirror_of(("frontLeftPaw", "frontRightPaw", "L knee", "R knee")) == (1, 0, 3, 2)
+    # Words that only look like it.
+    assert mirror_of(("bright", "tail", "rail", "lip", "rip", "left")) == (0, 1, 2, 3, 4, 5)

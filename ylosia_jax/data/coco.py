@@ -7,7 +7,7 @@ ids have gaps: labels count the categories in the order of their ids, and the id
 import json
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence, Set
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as brief
 from typing import Any
@@ -43,8 +43,9 @@ def read(
     folder = path.parent if images is None else Path(images)
     content = load(path)
     categories = read_categories(path, content["categories"])
-    objects, troubles, bad = _objects(path, content, categories)
-    ids, names = (Counter(repr(image.get(key)) for image in content["images"]) for key in ("id", "file_name"))
+    posed = {item["id"] for item in content["categories"] if item.get("keypoints")}
+    objects, troubles, bad = _objects(path, content, categories, posed)
+    repeats = repeated(content["images"])
     entries = []
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
@@ -54,9 +55,7 @@ def read(
         except ValueError as error:
             entries.append(records.Entry(where, None, "", bad=[str(error)]))
             continue
-        wrong = list(troubles.get(image_id, []))
-        wrong += ["another image has the same id"] if ids[repr(image_id)] > 1 else []
-        wrong += [f"another image has the same file_name {file!r}"] if names[repr(file)] > 1 else []
+        wrong = [*troubles.get(image_id, []), *repeats(image)]
         entries.append(records.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
     check_folder(path, folder, entries)
     skeleton = _skeleton(path, content["categories"])
@@ -67,9 +66,22 @@ def read(
         source=path,
         skip_bad=skip_bad,
         bad=bad,
+        notes=_mirrored(path, skeleton)
+        + _pointless(path, content["annotations"], {k: name for k, name in categories.items() if k not in posed}),
         category_ids=order,
         skeleton=skeleton,
     )
+
+
+def repeated(images: Sequence[dict[str, Any]]) -> Callable[[dict[str, Any]], list[str]]:
+    """Gives what an image shares with another one of a file although it must not: its id, its file_name."""
+    seen = {key: Counter(repr(image.get(key)) for image in images) for key in ("id", "file_name")}
+
+    def of(image: dict[str, Any]) -> list[str]:
+        shared = [key for key, count in seen.items() if count[repr(image.get(key))] > 1]
+        return [f"another image has the same {key} {brief(image.get(key))}" for key in shared]
+
+    return of
 
 
 def check_folder(file: Path, folder: Path, entries: Sequence[records.Entry]) -> None:
@@ -149,8 +161,31 @@ def _skeleton(path: Path, items: list[dict[str, Any]]) -> Skeleton | None:
         raise UserError(f"{path}: the skeleton {brief(edges)} cannot be one: {error}") from error
 
 
+def _mirrored(path: Path, skeleton: Skeleton | None) -> list[str]:
+    """A note of the points that change places in a mirror, which only their names tell."""
+    if skeleton is None or skeleton.names == COCO_PERSON.names:
+        return []
+    pairs = [(a, b) for a, b in enumerate(skeleton.mirror) if a < b]
+    texts = ", ".join(f"{skeleton.names[a]} and {skeleton.names[b]}" for a, b in pairs)
+    return [f"{path}: {texts or 'no two points'} change places in a mirror, as their names say"]
+
+
+def _pointless(path: Path, annotations: list[dict[str, Any]], categories: Mapping[int, str]) -> list[str]:
+    """Notes of keypoints that cannot be kept, for their categories name none."""
+    found = Counter(
+        categories[item["category_id"]]
+        for item in annotations
+        if item.get("keypoints") and _is_whole(item, "category_id") and item["category_id"] in categories
+    )
+    return [
+        f"{path}: {records.count(number, 'object')} of {name!r} have keypoints, which are left out: the category "
+        "names none"
+        for name, number in found.items()
+    ]
+
+
 def _objects(
-    path: Path, content: dict[str, list[dict[str, Any]]], categories: Mapping[int, str]
+    path: Path, content: dict[str, list[dict[str, Any]]], categories: Mapping[int, str], posed: Set[int]
 ) -> tuple[dict[int, list[records.Object]], dict[int, list[str]], list[str]]:
     """Image id -> its objects, image id -> what is wrong with the others, and what belongs to no image."""
     objects: dict[int, list[records.Object]] = {
@@ -165,7 +200,7 @@ def _objects(
             bad.append(f"{path}: {what}: there is no image with its image_id {brief(annotation.get('image_id'))}")
             continue
         try:
-            item = _object(annotation, what, categories)
+            item = _object(annotation, what, categories, posed)
             if item.id in seen:
                 raise ValueError("another annotation has the same id")
             objects[annotation["image_id"]].append(item)
@@ -175,7 +210,7 @@ def _objects(
     return objects, troubles, bad
 
 
-def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]) -> records.Object:
+def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str], posed: Set[int]) -> records.Object:
     category = whole(annotation, "category_id")
     if category not in categories:
         raise ValueError(f"its category_id {category} is not among the file's categories")
@@ -193,7 +228,8 @@ def _object(annotation: dict[str, Any], what: str, categories: Mapping[int, str]
         crowd=bool(crowd),
         id=whole(annotation, "id") if "id" in annotation else -1,
         segmentation=annotation.get("segmentation"),
-        keypoints=annotation.get("keypoints"),
+        # An empty list, like one of polygons, says that nobody looked.
+        keypoints=None if category not in posed or annotation.get("keypoints") == [] else annotation.get("keypoints"),
     )
 
 

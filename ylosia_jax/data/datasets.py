@@ -71,7 +71,10 @@ def other_split(dataset: Dataset, name: str | None, split: str | None) -> Datase
         if isinstance(dataset, Mixture):
             raise UserError("the run's data is a mixture: name one of its data sets beside --split")
         return dataclasses.replace(dataset, split=split)
+    parts = dataset.parts if isinstance(dataset, Mixture) else (dataset,)
     if name == "scenes":
-        base = dataset if isinstance(dataset, Scenes) else Scenes("validation", size=128)
+        scenes = (part for part in parts if isinstance(part, Scenes))
+        base = next(scenes, Scenes("validation", size=128))
         return dataclasses.replace(base, split=split or base.split)
-    return Imported(name, split or ("val" if isinstance(dataset, Mixture) else dataset.split))
+    own = (part.split for part in parts if isinstance(part, Imported) and part.name == name)
+    return Imported(name, split or next(own, parts[0].split if len(parts) == 1 else "val"))

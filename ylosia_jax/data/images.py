@@ -37,10 +37,33 @@ def decode_labels(data: bytes) -> np.ndarray:
     return image
 
 
+def read_numbers(path: Path) -> np.ndarray:
+    """[H, W] or [H, W, C] of a file of masks, as stored. OSError or ValueError, naming the file, if it is not whole."""
+    try:
+        _check_whole(data := read_bytes(path, MAX_IMAGE_BYTES))
+        image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+    except OSError as error:
+        raise OSError(f"{path}: {error.strerror or error}") from error
+    except (ValueError, cv2.error) as error:
+        raise ValueError(f"{path}: {'it cannot be decoded' if isinstance(error, cv2.error) else error}") from error
+    if image is None:
+        raise ValueError(f"{path}: it cannot be decoded")
+    return image
+
+
 def verify(path: Path) -> np.ndarray:
     """RGB pixels [H, W, 3] uint8 of a JPEG, PNG or BMP file as stored. OSError or ValueError if it is not whole."""
+    return decode_whole(read_bytes(path, MAX_IMAGE_BYTES))
+
+
+def decode_whole(data: bytes) -> np.ndarray:
+    """The same of the file's content."""
+    _check_whole(data)
+    return decode(data)
+
+
+def _check_whole(data: bytes) -> None:
     # cv2 alone is no judge: its releases differ in whether they take a JPEG that is cut off.
-    data = read_bytes(path, MAX_IMAGE_BYTES)
     if not data:
         raise ValueError("the file is empty")
     try:
@@ -49,7 +72,6 @@ def verify(path: Path) -> np.ndarray:
         raise ValueError("the image is cut off or damaged") from error
     if width * height > MAX_PIXELS:
         raise ValueError(f"the image has {width}x{height} pixels, more than the limit of {MAX_PIXELS}")
-    return decode(data)
 
 
 def _size(data: bytes) -> tuple[int, int]:

@@ -4,9 +4,11 @@ Two layouts are known, told apart by where the images lie:
 
 - `images/<stem>.*` and `masks/<stem>.png`: one map an image. Its values are semantic classes, or with `instances` the
   numbers of single objects, 0 the background.
-- `**/images/<stem>.*` and, beside that `images/`, `masks/*.png`: a folder an image, one PNG an object, not 0 inside.
+- `<name>/images/*` and `<name>/masks/*.png`, in the folder or one below it: a folder an image, one PNG an object, not 0
+  inside. An image without objects has an empty `masks/`.
 
-Splits are lists `<split>.txt` in the folder itself, a stem a line; without any list all is one split, `train`.
+Splits are lists `<split>.txt` in the folder itself, a line the stem or the name of an image, or the folder it is alone
+in; without any list all is one split, `train`.
 """
 
 import os
@@ -19,11 +21,12 @@ import numpy as np
 
 from ylosia_jax import rle
 from ylosia_jax.data import records
-from ylosia_jax.data.images import MAX_IMAGE_BYTES
+from ylosia_jax.data.images import read_numbers
 from ylosia_jax.files import read_bytes
 from ylosia_jax.types import VOID, UserError
 
 _SUFFIXES = (".png", ".jpg", ".jpeg", ".bmp")
+_LISTS = ("train", "val", "valid", "validation", "test", "trainval")
 
 
 def read(
@@ -31,6 +34,7 @@ def read(
     *,
     classes: Sequence[str] | None = None,
     instances: bool = False,
+    void: int | None = None,
     skip_bad: bool = False,
 ) -> records.Imported:
     """Reads and checks a folder; see `records.gather` for what is checked.
@@ -40,6 +44,7 @@ def read(
       classes: of semantic maps the names, in the order of the values that occur; by default the values themselves. Of
         objects the one class's name, by default `object`.
       instances: the maps of the first layout number single objects.
+      void: value of the pixels of semantic maps that nobody says the class of, 255 in many sets; None for none.
       skip_bad: leave out images with anything wrong and import the rest; see `bad` of the result.
 
     Raises:
@@ -49,7 +54,12 @@ def read(
     flat = (folder / "images").is_dir() and (folder / "masks").is_dir()
     found = sorted((folder / "images").iterdir() if flat else folder.glob("*/*/images/*"))
     found += [] if flat else sorted(folder.glob("*/images/*"))
-    images = {path.stem: path for path in found if path.suffix.lower() in _SUFFIXES}
+    images: dict[str, Path] = {}
+    for path in (path for path in found if path.suffix.lower() in _SUFFIXES):
+        name = path.stem if flat else path.parents[1].name
+        if name in images:
+            raise UserError(f"{images[name]} and {path} are both called {name!r}: rename one")
+        images[name] = path
     if not images:
         raise UserError(
             f"{folder} has no images: expected images/ beside masks/, or folders with one image in images/ and its "
@@ -57,12 +67,14 @@ def read(
         )
     splits = _splits(folder, images)
     if flat and not instances:
-        return _semantic(folder, images, splits, classes, skip_bad)
+        return _semantic(folder, images, splits, classes, void, skip_bad)
+    if void is not None:
+        raise UserError(f"{folder}: its masks are of single objects, in which no value is void: leave --void out")
     names = tuple(classes or ("object",))
     if len(names) != 1:
         raise UserError(f"{folder}: its masks say not which class each object is of; give one class, not {len(names)}")
-    entries = {stem: _objects(path, flat, names[0]) for stem, path in images.items()}
-    chosen = {split: [entries[stem] for stem in stems] for split, stems in splits.items()}
+    entries = {name: _objects(path, name, flat, names[0]) for name, path in images.items()}
+    chosen = {split: [entries[name] for name in listed] for split, listed in splits.items()}
     return records.gather(chosen, names, source=folder, skip_bad=skip_bad)
 
 
@@ -70,17 +82,29 @@ def _splits(folder: Path, images: dict[str, Path]) -> dict[str, list[str]]:
     splits: dict[str, list[str]] = {}
     for path in sorted(folder.glob("*.txt")):
         text = read_bytes(path, 1 << 30).decode("utf-8-sig", errors="replace")
-        lines = [Path(line.strip()).stem for line in text.splitlines() if line.strip()]
+        lines = [_name(line) for line in text.splitlines() if line.strip()]
         known = [line in images for line in lines]
-        if lines and any(known):
+        # Other texts, a licence or a read-me, lie in such folders too.
+        if lines and (any(known) or path.stem in _LISTS):
             if not all(known):
                 raise UserError(f"{path}: there is no image of {lines[known.index(False)]!r}; mend the list")
             splits[path.stem] = lines
     return splits or {"train": list(images)}
 
 
+def _name(line: str) -> str:
+    """What a line of a list calls an image, without its folder and suffix; dots within the name stay."""
+    path = Path(line.strip())
+    return path.stem if path.suffix.lower() in _SUFFIXES else path.name
+
+
 def _semantic(
-    folder: Path, images: dict[str, Path], splits: dict[str, list[str]], classes: Sequence[str] | None, skip_bad: bool
+    folder: Path,
+    images: dict[str, Path],
+    splits: dict[str, list[str]],
+    classes: Sequence[str] | None,
+    void: int | None,
+    skip_bad: bool,
 ) -> records.Imported:
     listed = [stem for stems in splits.values() for stem in stems]
     values: set[int] = set()
@@ -89,13 +113,14 @@ def _semantic(
         try:
             values |= set(np.unique(_map(folder / "masks" / f"{stem}.png")).tolist())
         except (OSError, ValueError) as error:
-            bad[stem] = str(getattr(error, "strerror", None) or error)
-    order = sorted(values)
+            bad[stem] = str(error)
+    order = sorted(values - {void})
     names = tuple(classes) if classes else tuple(str(value) for value in order)
     if len(names) != len(order) or len(order) > VOID or order[-1:] > [255]:
         raise UserError(
             f"{folder}: its maps hold the values {order[:20]}, but {len(names)} classes are named; name one for each "
-            f"of at most {VOID} values below 256, or pass --instances if they number single objects"
+            f"of at most {VOID} values below 256, say with --void which value is of no class, or pass --instances if "
+            "they number single objects"
         )
     table = np.full(256, VOID, np.uint8)
     table[order] = np.arange(len(order))
@@ -113,23 +138,25 @@ def _semantic(
     return records.gather(chosen, (), source=folder, skip_bad=skip_bad, stuff=names)
 
 
-def _objects(path: Path, flat: bool, name: str) -> records.Entry:
-    """An image with its objects."""
+def _objects(path: Path, name: str, flat: bool, label: str) -> records.Entry:
+    """An image with its objects, all of one class."""
     place = path.parents[1] / "masks"
-    where = str(place / f"{path.stem}.png") if flat else str(place)
+    where = str(place / f"{name}.png") if flat else str(place)
     objects: list[records.Object] = []
     bad: list[str] = []
     try:
         if flat:
-            numbers = _map(place / f"{path.stem}.png")
+            numbers = _map(place / f"{name}.png")
             masks = {str(number): numbers == number for number in np.unique(numbers[numbers > 0]).tolist()}
+        elif not place.is_dir():
+            raise ValueError("the folder is missing: if nothing is in the image, make it an empty one")
         else:
             masks = {png.name: _map(png) > 0 for png in sorted(place.glob("*.png"))}
         for what, mask in masks.items():
-            objects.append(_object(what, mask, name))
+            objects.append(_object(what, mask, label))
     except (OSError, ValueError) as error:
-        bad.append(str(getattr(error, "strerror", None) or error))
-    return records.Entry(where, path, path.name, objects, bad=bad)
+        bad.append(str(error))
+    return records.Entry(where, path, name + path.suffix, objects, bad=bad)
 
 
 def _object(what: str, mask: np.ndarray, name: str) -> records.Object:
@@ -142,9 +169,9 @@ def _object(what: str, mask: np.ndarray, name: str) -> records.Object:
 
 def _map(path: Path) -> np.ndarray:
     """[H, W] of numbers."""
-    image = cv2.imdecode(np.frombuffer(read_bytes(path, MAX_IMAGE_BYTES), np.uint8), cv2.IMREAD_UNCHANGED)
-    if image is not None and image.ndim == 3 and (image[..., :1] == image[..., :3]).all():
+    image = read_numbers(path)
+    if image.ndim == 3 and (image[..., :1] == image[..., :3]).all():
         image = image[..., 0]  # grey that was saved as colour
-    if image is None or image.ndim != 2 or image.dtype.name not in ("uint8", "uint16"):
-        raise ValueError(f"{path} is no PNG of one channel")
+    if image.ndim != 2 or image.dtype.name not in ("uint8", "uint16"):
+        raise ValueError(f"{path}: it is no PNG of one channel")
     return image

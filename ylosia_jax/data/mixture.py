@@ -6,8 +6,73 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
+from jaxtyping import Int
 
 from ylosia_jax.types import VOID, Example, Label, Skeleton, Source, UserError
+
+
+@dataclasses.dataclass(frozen=True)
+class Mapped:
+    """A source in a wider space of labels, a `types.Source`.
+
+    Its classes get the numbers that they have among the wider ones; of the others its images know nothing: they are
+    neither learned nor scored there. Its poses stand at their place in the wider skeleton, the points of other kinds
+    without labels. Pixels of stuff that the wider space has not are void, and poses that it has not are not known.
+
+    Attributes:
+      source: what is mapped.
+      classes, stuff, skeleton: of the wider space. All of the source's classes are among them.
+    """
+
+    source: Source
+    classes: tuple[str, ...]
+    stuff: tuple[str, ...]
+    skeleton: Skeleton | None
+
+    @property
+    def labels(self) -> frozenset[Label]:
+        """Those of the source."""
+        return self.source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int, /) -> Example:
+        example, own = self.source[index], self._places
+        known = np.zeros(len(self.classes) + len(self.stuff), bool)
+        known[own[own >= 0]] = True
+        if example.known is not None:
+            places = own[: len(example.known)]
+            known[places[places >= 0]] = example.known[places >= 0]
+        keypoints, start = example.keypoints, self._start
+        if start is None or self.skeleton is None:
+            keypoints = None
+        elif keypoints is not None:
+            full = np.zeros((len(keypoints), len(self.skeleton.names), 3), np.float32)
+            full[:, start : start + keypoints.shape[1]] = keypoints
+            keypoints = full
+        semantic = example.semantic
+        if semantic is not None:
+            table = np.full(256, VOID, np.uint8)
+            table[: len(own)] = np.where(own >= 0, own, VOID)
+            semantic = table[semantic]
+        labels = own[example.labels] if len(example.labels) else example.labels
+        return dataclasses.replace(example, labels=labels, keypoints=keypoints, semantic=semantic, known=known)
+
+    @functools.cached_property
+    def _places(self) -> Int[np.ndarray, " S"]:
+        """Of each of the source's semantic classes among the wider ones; -1 for stuff that is not there."""
+        names = {name: i for i, name in enumerate((*self.classes, *self.stuff))}
+        things, stuff = ([names.get(name, -1) for name in part] for part in (self.source.classes, self.source.stuff))
+        if -1 in things:
+            raise UserError(f"the class {self.source.classes[things.index(-1)]!r} is not among {list(self.classes)}")
+        return np.array([*things, *stuff], np.int64)
+
+    @functools.cached_property
+    def _start(self) -> int | None:
+        """Where the source's points begin in the wider skeleton; None where they do not stand."""
+        own, whole = self.source.skeleton, self.skeleton
+        return None if own is None or whole is None else place_of(own, whole)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,45 +125,31 @@ class Mixed:
         while index >= self.counts[number]:
             index -= self.counts[number]
             number += 1
-        source = self.sources[number]
+        source = self._mapped[number]
         example = source[index % len(source)]
-        own, all_classes = source.classes, self.classes
-        places = np.array([all_classes.index(name) for name in own], np.int64)
-        known = np.zeros(len(all_classes), bool)
-        known[places] = True if example.known is None else example.known
-        keypoints = example.keypoints
-        if keypoints is not None and self.skeleton is not None and source.skeleton is not None:
-            start = self._starts[source.skeleton]
-            full = np.zeros((len(keypoints), len(self.skeleton.names), 3), np.float32)
-            full[:, start : start + keypoints.shape[1]] = keypoints
-            keypoints = full
-        semantic = example.semantic
-        if semantic is not None:
-            names = (*all_classes, *self.stuff)
-            table = np.full(256, VOID, np.uint8)
-            mine = (*own, *source.stuff)
-            table[: len(mine)] = [names.index(name) for name in mine]
-            semantic = table[semantic]
-        return dataclasses.replace(
-            example,
-            # Two sets may both have an image 1.jpg.
-            name=f"{number}/{example.name}" if len(self.sources) > 1 else example.name,
-            labels=places[example.labels] if len(example.labels) else example.labels,
-            keypoints=keypoints,
-            semantic=semantic,
-            known=known,
-        )
+        # Two sets may both have an image 1.jpg.
+        return dataclasses.replace(example, name=f"{number}/{example.name}") if len(self.sources) > 1 else example
 
     @functools.cached_property
-    def _starts(self) -> dict[Skeleton, int]:
-        """Where each skeleton's points begin."""
-        starts: dict[Skeleton, int] = {}
-        total = 0
-        for source in self.sources:
-            if source.skeleton is not None and source.skeleton not in starts:
-                starts[source.skeleton] = total
-                total += len(source.skeleton.names)
-        return starts
+    def _mapped(self) -> tuple[Mapped, ...]:
+        return tuple(Mapped(source, self.classes, self.stuff, self.skeleton) for source in self.sources)
+
+
+def place_of(part: Skeleton, whole: Skeleton) -> int | None:
+    """Where the points of one of the skeletons that `join_skeletons` joined begin; None if it was not among them."""
+    count = len(part.names)
+    for start in range(len(whole.names) - count + 1):
+        here = slice(start, start + count)
+        mirror = tuple(start + point for point in part.mirror)
+        edges = {(start + a, start + b) for a, b in part.edges}
+        # Points of one name in two sets need not be the same; where all of this is, they are.
+        if (
+            (whole.names[here], whole.sigmas[here], whole.mirror[here]) == (part.names, part.sigmas, mirror)
+            and edges == {(a, b) for a, b in whole.edges if start <= a < start + count}
+            and set(part.classes) <= set(whole.classes)
+        ):
+            return start
+    return None
 
 
 def join_skeletons(skeletons: Sequence[Skeleton]) -> Skeleton | None:

@@ -5,7 +5,6 @@ with masks, all segments together the semantic map, in which pixels of none are 
 """
 
 import os
-from collections import Counter
 from pathlib import Path
 from reprlib import repr as brief
 from typing import Any
@@ -15,8 +14,7 @@ import numpy as np
 
 from ylosia_jax import rle
 from ylosia_jax.data import coco, records
-from ylosia_jax.data.images import MAX_IMAGE_BYTES
-from ylosia_jax.files import read_bytes
+from ylosia_jax.data.images import read_numbers
 from ylosia_jax.types import VOID, UserError
 
 
@@ -30,7 +28,8 @@ def read(
     """Reads and checks one annotation file; see `records.gather` for what is checked.
 
     Beyond that it is bad if a PNG is missing or of another size than its image, has a number that the JSON has no
-    segment for, or if the JSON has a segment twice, or one without a pixel.
+    segment for, or if the JSON has an image or a segment twice, a segment without a pixel or an annotation of no
+    image.
 
     Args:
       json_file: with `images`, `annotations` and `categories`; its PNGs lie in the folder of its name without `.json`.
@@ -46,26 +45,35 @@ def read(
     content = coco.load(path)
     if not maps.is_dir():
         raise UserError(f"{maps} is missing: the PNGs of {path.name} lie in the folder of its name without .json")
-    order = sorted(content["categories"], key=lambda item: (not item.get("isthing"), item.get("id", 0)))
-    names = coco.read_categories(path, order)
-    things = [item["id"] for item in order if item.get("isthing")]
+    all_names = coco.read_categories(path, content["categories"])
+    things = sorted(item["id"] for item in content["categories"] if item.get("isthing"))
+    names = {category: all_names[category] for category in [*things, *sorted(all_names.keys() - set(things))]}
     labels = {category: label for label, category in enumerate(names)}
     if len(labels) > VOID:
         raise UserError(f"{path}: {len(labels)} categories are more than the {VOID} that a map of bytes tells apart")
-    annotations = {item.get("image_id"): item for item in content["annotations"]}
-    twice = Counter(repr(item.get("image_id")) for item in content["annotations"])
+    annotations: dict[int, list[dict[str, Any]]] = {}
+    bad: list[str] = []
+    for number, item in enumerate(content["annotations"]):
+        try:
+            annotations.setdefault(coco.whole(item, "image_id"), []).append(item)
+        except ValueError as error:
+            bad.append(f"{path}: annotation number {number}: {error}")
+    repeated = coco.repeated(content["images"])
     entries: list[records.Entry] = []
     for number, image in enumerate(content["images"]):
         where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
         try:
             image_id, file = coco.whole(image, "id"), coco.file_name(image)
             size = coco.whole(image, "width"), coco.whole(image, "height")
-            if twice[repr(image_id)] != 1:
-                raise ValueError(f"it has {twice[repr(image_id)]} annotations, not one")
-            png = maps / coco.file_name(annotations[image_id])
-            objects, table = _segments(annotations[image_id], png, (size[1], size[0]), labels, names, set(things))
+            if wrong := repeated(image):
+                raise ValueError(wrong[0])
+            mine = annotations.get(image_id, [])
+            if len(mine) != 1:
+                raise ValueError(f"it has {len(mine)} annotations, not one")
+            png = maps / coco.file_name(mine[0])
+            objects, table = _segments(mine[0], png, (size[1], size[0]), labels, names, set(things))
         except (OSError, ValueError) as error:
-            entries.append(records.Entry(where, None, "", bad=[str(getattr(error, "strerror", None) or error)]))
+            entries.append(records.Entry(where, None, "", bad=[str(error)]))
             continue
 
         def semantic(png: Path = png, table: dict[int, int] = table) -> np.ndarray:
@@ -74,12 +82,15 @@ def read(
             return np.array([table.get(n, VOID) for n in found.tolist()], np.uint8)[places].reshape(numbers.shape)
 
         entries.append(records.Entry(where, folder / file, file, objects, size, image_id, semantic=semantic))
+    ids = {image.get("id") for image in content["images"] if type(image.get("id")) is int}
+    bad += [f"{path}: there is no image with the image_id {image_id}" for image_id in sorted(annotations.keys() - ids)]
     coco.check_folder(path, folder, entries)
     return records.gather(
         {split: entries},
         [names[category] for category in things],
         source=path,
         skip_bad=skip_bad,
+        bad=bad,
         category_ids=tuple(things),
         stuff=[name for category, name in names.items() if category not in set(things)],
     )
@@ -100,7 +111,10 @@ def _segments(
     there = set(np.unique(numbers).tolist()) - {0}
     objects: list[records.Object] = []
     table: dict[int, int] = {}
-    for segment in annotation.get("segments_info", []):
+    segments = annotation.get("segments_info")
+    if not isinstance(segments, list) or not all(isinstance(segment, dict) for segment in segments):
+        raise ValueError(f"its segments_info {brief(segments)} is no list of segments")
+    for segment in segments:
         number, category = coco.whole(segment, "id"), coco.whole(segment, "category_id")
         what = f"segment {number}"
         if category not in labels:
@@ -131,8 +145,8 @@ def _segments(
 
 def _numbers(png: Path) -> np.ndarray:
     """[H, W] the segment of each pixel."""
-    coded = cv2.imdecode(np.frombuffer(read_bytes(png, MAX_IMAGE_BYTES), np.uint8), cv2.IMREAD_UNCHANGED)
-    if coded is None or coded.ndim != 3 or coded.shape[2] < 3 or coded.dtype != np.uint8:
-        raise ValueError(f"{png} is no PNG of three channels of bytes")
+    coded = read_numbers(png)
+    if coded.ndim != 3 or coded.shape[2] < 3 or coded.dtype != np.uint8:
+        raise ValueError(f"{png}: it is no PNG of three channels of bytes")
     blue, green, red = (coded[..., channel].astype(np.int32) for channel in range(3))
     return red + 256 * green + 65536 * blue

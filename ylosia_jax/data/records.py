@@ -182,7 +182,7 @@ def gather(
     for split in splits:
         if not _SPLIT_NAME.fullmatch(split):
             raise UserError(f"{source}: {split!r} cannot be a split's name; rename it to letters, digits and _")
-    _check_classes(classes, source)
+    _check_classes((*classes, *stuff), source)
     labels = {name: label for label, name in enumerate(classes)}
     entries = list(dict.fromkeys(entry for entries in splits.values() for entry in entries))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -361,10 +361,12 @@ def _keypoints(item: Object, skeleton: Skeleton | None) -> list[float]:
     count = 0 if skeleton is None else len(skeleton.names)
     if item.keypoints is None or not count:
         return [0.0] * (3 * count)
-    values = list(item.keypoints)
+    values = item.keypoints
+    if not isinstance(values, list | tuple):
+        raise ValueError(f"its keypoints {brief(values)} are no list of numbers")
     if len(values) != 3 * count:
         raise ValueError(f"it has {len(values)} keypoint numbers, {count} points have {3 * count}")
-    if not all(type(value) in (int, float) and math.isfinite(value) for value in values):
+    if not all(map(rle.is_finite, values)):
         raise ValueError("a keypoint is no finite number")
     if odd := [v for v in values[2::3] if v not in (0, 1, 2)]:
         raise ValueError(f"the v of a keypoint is {odd[0]!r}, not 0, 1 or 2")

@@ -1,6 +1,11 @@
 """Skeletons of well-known pose data sets."""
 
+import re
+
 from ylosia_jax.types import Skeleton
+
+_WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^A-Za-z]+")
+_SIDES = {"left": "right", "l": "r"}
 
 # COCO keypoints (cocodataset.org): names and edges of the format, sigmas of its evaluation.
 COCO_PERSON = Skeleton(
@@ -37,18 +42,28 @@ COCO_PERSON = Skeleton(
 
 
 def mirror_of(names: tuple[str, ...]) -> tuple[int, ...]:
-    """Each point's counterpart by its name: `left…` and `right…` (or `l_`, `r_`) of the same rest; else itself."""
+    """Each point's counterpart by its name, else itself.
+
+    Counterparts differ in one word alone: left and right, or l and r. Words end at anything but a letter and where
+    capitals begin; `leftear` and `earright` count too.
+    """
     lower = [name.lower() for name in names]
 
     def other(name: str) -> str:
-        for one, two in (("left", "right"), ("right", "left"), ("l_", "r_"), ("r_", "l_")):
-            if name.startswith(one):
-                return two + name[len(one) :]
-            if name.endswith("_" + one.strip("_")):
-                return name[: -len(one.strip("_"))] + two.strip("_")
-        return name
+        words = _WORDS.findall(name)
+        for i, word in enumerate(words):
+            for one, two in (*_SIDES.items(), *((two, one) for one, two in _SIDES.items())):
+                swapped = two if word.lower() == one else None
+                if len(one) > 1 and swapped is None and word.lower().startswith(one):
+                    swapped = two + word[len(one) :]
+                if len(one) > 1 and swapped is None and word.lower().endswith(one):
+                    swapped = word[: -len(one)] + two
+                candidate = "".join([*words[:i], swapped or word, *words[i + 1 :]]).lower()
+                if swapped and candidate in lower:
+                    return candidate
+        return name.lower()
 
-    return tuple(lower.index(other(name)) if other(name) in lower else i for i, name in enumerate(lower))
+    return tuple(lower.index(other(name)) for name in names)
 
 
 # A mouse seen from above, as labelled in DeepLabCut's open-field example; its constants are those that an import gives

@@ -16,6 +16,7 @@ import hotcoco
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
+from ylosia_jax import rle
 from ylosia_jax.types import Example
 
 
@@ -66,8 +67,12 @@ class ImageDetections:
 
 
 def image_truth(example: Example) -> ImageTruth:
-    """The example without its pixels."""
+    """The example without its pixels. A crowd that nobody drew is taken to fill its box."""
     height, width, _ = example.image.shape
+    masks = example.masks
+    if masks is not None and not all(masks):
+        boxes = np.round(example.boxes).astype(int).tolist()
+        masks = tuple(m or rle.of_box(box, (height, width)) for m, box in zip(masks, boxes, strict=True))
     return ImageTruth(
         example.name,
         height,
@@ -76,7 +81,7 @@ def image_truth(example: Example) -> ImageTruth:
         example.labels,
         example.crowd,
         example.area,
-        example.masks,
+        masks,
         example.keypoints,
     )
 

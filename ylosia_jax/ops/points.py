@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from ylosia_jax.types import stride
 
@@ -32,6 +32,38 @@ def anchor_points(shapes: Mapping[str, tuple[int, int]]) -> tuple[Float[np.ndarr
 def flatten_levels(maps: Mapping[str, Float[Array, "B _ _ D"]]) -> Float[Array, "B A D"]:
     """Joins the levels' maps into one axis, in the order of `anchor_points`."""
     return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps.values()], axis=1)
+
+
+def choose_points(
+    share: Float[Array, "B A"],
+    rows: Int[Array, "B A"],
+    count: int,
+    *,
+    objects: int,
+    index: Int[Array, " B"],
+    epoch: Int[Array, " B"],
+) -> tuple[Float[Array, "B P"], Int[Array, "B P"]]:
+    """The anchor points that learn what would be too much for all: the best of every object first.
+
+    If even those are too many, chance decides, anew for every image and epoch.
+
+    Args:
+      share: how good the point is among its object's, 1 for the best, 0 for background and padding.
+      rows: the object of each.
+      count: P at most.
+      objects: rows of objects.
+      index, epoch: of the images, which chance depends on, and on nothing else.
+
+    Returns:
+      The points' shares, and which they are.
+    """
+
+    def luck(index: Array, epoch: Array) -> Array:
+        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(jax.random.key(0), index), epoch), (objects,))
+
+    lucky = jnp.take_along_axis(jax.vmap(luck)(index, epoch), rows, axis=1)
+    _, chosen = jax.lax.top_k(jnp.where(share >= 1, 1 + lucky, share), min(count, share.shape[1]))
+    return jnp.take_along_axis(share, chosen, axis=1), chosen
 
 
 def encode_distances(

@@ -8,7 +8,6 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
@@ -71,8 +70,14 @@ class PrototypeMasks:
             found = None if instances is None else instances.shape[1:]
             raise ValueError(f"the map of instances is {found} cells, the prototypes are {(height, width)}")
         masked = jnp.take_along_axis(objects.masked & objects.valid, dense.index, axis=1)
-        # An object's best point has share 1: every object is trained before any is trained twice.
-        share, chosen = jax.lax.top_k(dense.share * masked, min(self.points, dense.share.shape[1]))
+        share, chosen = points.choose_points(
+            dense.share * masked,
+            dense.index,
+            self.points,
+            objects=objects.labels.shape[1],
+            index=batch.index,
+            epoch=batch.epoch,
+        )
         rows = jnp.take_along_axis(dense.index, chosen, axis=1)
         scale = jnp.array([width / batch.image.shape[2], height / batch.image.shape[1]] * 2)
         return MaskTargets(

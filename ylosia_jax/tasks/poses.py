@@ -103,8 +103,13 @@ class DensePoses:
             found = 0 if keypoints is None else keypoints.shape[2]
             raise ValueError(f"the batch has poses of {found} points, the task has {len(self.sigmas)} sigmas")
         posed = _labelled(objects).any(axis=-1)
-        share, chosen = jax.lax.top_k(
-            dense.share * jnp.take_along_axis(posed, dense.index, axis=1), min(self.points, dense.share.shape[1])
+        share, chosen = points.choose_points(
+            dense.share * jnp.take_along_axis(posed, dense.index, axis=1),
+            dense.index,
+            self.points,
+            objects=objects.labels.shape[1],
+            index=batch.index,
+            epoch=batch.epoch,
         )
         rows = jnp.take_along_axis(dense.index, chosen, axis=1)
         boxes = jnp.take_along_axis(objects.boxes, rows[..., None], axis=1)

@@ -35,12 +35,14 @@ class Semantic:
     """What a semantic head's logits mean.
 
     Attributes:
+      classes: S, things and stuff.
       gain: weight of the loss.
       dice: weight of the overlap loss within it, which counts every class of the batch alike, however small.
       stride: pixels of the canvas that a cell of the logits is wide.
       head: whose outputs these are: [B, h, w, S] logits.
     """
 
+    classes: int
     gain: float = 3.0
     dice: float = 1.0
     stride: int = 4
@@ -55,13 +57,15 @@ class Semantic:
         """The truth as it stands.
 
         Raises:
-          ValueError: if the batch has no semantic map, or the logits another stride.
+          ValueError: if the batch has no semantic map, or the logits another stride or another number of classes.
         """
         if batch.semantic is None:
             raise ValueError("the batch has no semantic map")
-        cells = outputs[self.head].shape[1:3]
+        *cells, classes = outputs[self.head].shape[1:]
+        if classes != self.classes:
+            raise ValueError(f"the task has {self.classes} semantic classes, the head's logits are of {classes}")
         if (cells[0] * self.stride, cells[1] * self.stride) != batch.image.shape[1:3]:
-            raise ValueError(f"stride is {self.stride}, but the logits are {cells} cells of the canvas")
+            raise ValueError(f"stride is {self.stride}, but the logits are {tuple(cells)} cells of the canvas")
         labels = batch.semantic.astype(jnp.int32)
         return SemanticTargets(labels=labels, labelled=labels != VOID)
 
