@@ -34,7 +34,7 @@ SCALES: dict[Scale, tuple[float, float, int]] = {
 
 # Head -> the longest gradient that it sends back to the features, relative to the box head's: added up as they are,
 # poses and semantic maps leave boxes and masks behind (experiments/joint_vs_single).
-GRADIENT_LIMITS = {"mask": 1.0, "keypoint": 0.5, "semantic": 0.35}
+GRADIENT_LIMITS = {"mask": 1.0, "keypoint": 0.25, "semantic": 0.35}
 
 
 def ylosia(

@@ -70,7 +70,7 @@ class DensePoses:
     """
 
     sigmas: tuple[float, ...]
-    gain: float = 1.0
+    gain: float = 0.25
     visible_gain: float = 0.5
     far: float = 2.0
     area_share: float = 0.53
