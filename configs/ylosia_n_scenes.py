@@ -1,7 +1,7 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
-Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.87, mask AP50 0.84, keypoint AP50 0.77,
-mIoU 0.74, PQ 0.66 (seed 0).
+Expected: on the validation split after five minutes on 2 CPU cores box AP50 0.87, mask AP50 0.83, keypoint AP50 0.80,
+mIoU 0.73, PQ 0.65 (seed 0).
 
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """
@@ -38,7 +38,7 @@ def get_config() -> Experiment:
             classes=CLASSES,
             stuff=STUFF,
             skeleton=COCO_PERSON,
-            # Small, so that five minutes are enough for a thousand steps.
+            # Small, so that a thousand steps take five minutes.
             image_size=128,
             batch_size=8,
             max_objects=32,

@@ -81,7 +81,7 @@ def test_chance_decides_which_objects_learn_where_there_are_too_many():
 
     def chosen(count, index, epoch):
         place = jnp.array([index]), jnp.array([epoch])
-        found, points = point_ops.choose_points(share, rows, count, objects=8, index=place[0], epoch=place[1])
+        found, points = point_ops.choose_points(share, rows, count, index=place[0], epoch=place[1])
         np.testing.assert_array_equal(found[0], share[0, points[0]])
         return set(np.asarray(rows[0, points[0]]).tolist()), np.asarray(found[0])
 

@@ -39,7 +39,6 @@ def choose_points(
     rows: Int[Array, "B A"],
     count: int,
     *,
-    objects: int,
     index: Int[Array, " B"],
     epoch: Int[Array, " B"],
 ) -> tuple[Float[Array, "B P"], Int[Array, "B P"]]:
@@ -51,19 +50,25 @@ def choose_points(
       share: how good the point is among its object's, 1 for the best, 0 for background and padding.
       rows: the object of each.
       count: P at most.
-      objects: rows of objects.
       index, epoch: of the images, which chance depends on, and on nothing else.
 
     Returns:
       The points' shares, and which they are.
     """
-
-    def luck(index: Array, epoch: Array) -> Array:
-        return jax.random.uniform(jax.random.fold_in(jax.random.fold_in(jax.random.key(0), index), epoch), (objects,))
-
-    lucky = jnp.take_along_axis(jax.vmap(luck)(index, epoch), rows, axis=1)
+    lucky = _luck(rows, index[:, None], epoch[:, None])
     _, chosen = jax.lax.top_k(jnp.where(share >= 1, 1 + lucky, share), min(count, share.shape[1]))
     return jnp.take_along_axis(share, chosen, axis=1), chosen
+
+
+def _luck(*numbers: Int[Array, "*B"]) -> Float[Array, "*B"]:
+    """A number in [0, 1) that looks random, of whole numbers; what `jax.random` makes takes XLA seconds to compile."""
+    mixed = jnp.uint32(0)
+    for number in numbers:
+        # Rounds of an xor-shift-multiply hash; the odd constants spread every bit of their factor.
+        mixed = (mixed ^ number.astype(jnp.uint32)) * jnp.uint32(0x9E3779B1)
+        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x85EBCA77)
+        mixed ^= mixed >> 13
+    return (mixed >> 8).astype(jnp.float32) / (1 << 24)
 
 
 def encode_distances(

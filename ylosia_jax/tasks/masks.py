@@ -74,7 +74,6 @@ class PrototypeMasks:
             dense.share * masked,
             dense.index,
             self.points,
-            objects=objects.labels.shape[1],
             index=batch.index,
             epoch=batch.epoch,
         )

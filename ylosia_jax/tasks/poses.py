@@ -107,7 +107,6 @@ class DensePoses:
             dense.share * jnp.take_along_axis(posed, dense.index, axis=1),
             dense.index,
             self.points,
-            objects=objects.labels.shape[1],
             index=batch.index,
             epoch=batch.epoch,
         )
