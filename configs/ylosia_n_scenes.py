@@ -1,7 +1,7 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
-Expected: on the validation split after five minutes on 2 CPU cores box AP50 0.87, mask AP50 0.83, keypoint AP50 0.80,
-mIoU 0.73, PQ 0.65 (seed 0).
+Expected: on the validation split after five minutes on 2 CPU cores box AP50 0.88, mask AP50 0.84, keypoint AP50 0.82,
+mIoU 0.75, PQ 0.66 (seed 0); with the installation under six.
 
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """

@@ -113,9 +113,7 @@ def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) 
       classes: all semantic classes.
     """
     counts = segments = None
-    known = np.ones(classes, bool)
-    if example.known is not None:
-        known[: len(example.known)] = example.known
+    known = np.ones(classes, bool) if example.known is None else example.known
     if answer.semantic is not None and example.semantic is not None:
         counts = confusion(example.semantic, answer.semantic, known)
     if answer.segments is not None and (truth := true_segments(example, things)) is not None:

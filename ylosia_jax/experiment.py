@@ -125,7 +125,7 @@ def open_source(experiment: Experiment, dataset: Dataset) -> Source:
       UserError: if the split is missing or empty, its classes are not the config's, a task has another number of
         classes, or needs what the split does not know.
     """
-    source, data = open_dataset(dataset), experiment.data
+    source, data = _open(dataset), experiment.data
     if tuple(source.classes) != data.classes:
         raise UserError(
             f"the data has the classes {list(source.classes)}, the config {list(data.classes)}: "
@@ -145,9 +145,7 @@ def open_source(experiment: Experiment, dataset: Dataset) -> Source:
             f"the data's poses are of {source.skeleton}, the config's of {data.skeleton}: "
             "set data.skeleton to the data's"
         )
-    check_counts(experiment)
-    if len(source) == 0:
-        raise UserError(f"{dataset} holds no image: import it again, or name another split")
+    _check_counts(experiment)
     return source
 
 
@@ -160,12 +158,12 @@ def open_scored(experiment: Experiment, dataset: Dataset) -> Source:
       UserError: if the split is missing or empty, has classes or poses that the run has not, or knows nothing that a
         task answers.
     """
-    source, data = open_dataset(dataset), experiment.data
+    source, data = _open(dataset), experiment.data
     names = (*data.classes, *data.stuff)
     of_maps = source.stuff if "semantic" in experiment.labels else ()
-    if foreign := [name for name in source.classes if name not in data.classes] + [
-        n for n in of_maps if n not in names
-    ]:
+    foreign = [name for name in source.classes if name not in data.classes]
+    foreign += [name for name in of_maps if name not in names]
+    if foreign:
         raise UserError(f"{dataset} has the classes {foreign}, of which the run knows nothing: it has {list(names)}")
     if not any(task.needs and task.needs <= source.labels for task in experiment.tasks.values()):
         known = " and ".join(sorted(source.labels)) or "nothing"
@@ -173,14 +171,19 @@ def open_scored(experiment: Experiment, dataset: Dataset) -> Source:
     poses = source.skeleton if "keypoint" in experiment.labels else None
     if poses and (data.skeleton is None or place_of(poses, data.skeleton) is None):
         raise UserError(f"the poses of {dataset} are of {poses}, the run's of {data.skeleton}")
-    if len(source) == 0:
-        raise UserError(f"{dataset} holds no image: import it again, or name another split")
     if (source.classes, source.stuff) == (data.classes, data.stuff) and source.skeleton == data.skeleton:
         return source
     return Mapped(source, data.classes, data.stuff, data.skeleton)
 
 
-def check_counts(experiment: Experiment) -> None:
+def _open(dataset: Dataset) -> Source:
+    source = open_dataset(dataset)
+    if len(source) == 0:
+        raise UserError(f"{dataset} holds no image: import it again, or name another split")
+    return source
+
+
+def _check_counts(experiment: Experiment) -> None:
     """Compares the tasks' numbers of classes with the data's lists: a label past the end is learned as nonsense.
 
     Raises:

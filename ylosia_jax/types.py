@@ -79,8 +79,8 @@ class Example:
       keypoints: [n, J, 3] x, y in pixels of `image` and COCO's v: 0 not labelled, 1 hidden, 2 visible; None where
         nobody marked any.
       semantic: [H, W] the semantic class of each pixel, or VOID; None where nobody drew it.
-      known: [K] or [S] the classes, or all semantic ones, whose every object or pixel in the image is labelled; None
-        for all. Of the others, an absent label says nothing.
+      known: [S] the classes, then the stuff, whose every object or pixel in the image is labelled; None for all. Of the
+        others, an absent label says nothing.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -92,7 +92,7 @@ class Example:
     masks: tuple[bytes, ...] | None = None
     keypoints: Float[np.ndarray, "n J 3"] | None = None
     semantic: UInt8[np.ndarray, "H W"] | None = None
-    known: Bool[np.ndarray, " _"] | None = None
+    known: Bool[np.ndarray, " S"] | None = None
 
 
 class Source(Protocol):

@@ -176,7 +176,7 @@ def test_keypoints_are_those_of_their_category(tmp_path: Path) -> None:
     found = coco.read(path, split="train")
     assert not found.splits["train"][0].keypoints.any()
     assert "left_ear and right_ear change places in a mirror" in found.notes[0]
-    assert "1 object of 'ball' have keypoints, which are left out" in found.notes[1]
+    assert "the keypoints of 1 object of 'ball' are left out" in found.notes[1]
 
 
 def test_a_polygon_that_crosses_itself_is_noted(tmp_path: Path) -> None:

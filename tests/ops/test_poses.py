@@ -79,5 +79,8 @@ def test_mirror_by_names():
     assert mirror_of(("front_left_paw", "front_right_paw", "nose")) == (1, 0, 2)
     assert mirror_of(("LEye", "REye", "eyeL", "eyeR", "hip.L", "hip.R")) == (1, 0, 3, 2, 5, 4)
     assert mirror_of(("frontLeftPaw", "frontRightPaw", "L knee", "R knee")) == (1, 0, 3, 2)
+    # Two points of one name but for capitals, and three that cannot be two pairs.
+    assert mirror_of(("a", "A", "left_a", "right_a")) == (0, 1, 3, 2)
+    assert mirror_of(("left_left", "right_left", "right_right")) == (1, 0, 2)
     # Words that only look like it.
     assert mirror_of(("bright", "tail", "rail", "lip", "rip", "left")) == (0, 1, 2, 3, 4, 5)

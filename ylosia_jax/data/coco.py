@@ -7,7 +7,7 @@ ids have gaps: labels count the categories in the order of their ids, and the id
 import json
 import os
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence, Set
+from collections.abc import Mapping, Sequence, Set
 from pathlib import Path, PureWindowsPath
 from reprlib import repr as brief
 from typing import Any
@@ -45,9 +45,8 @@ def read(
     categories = read_categories(path, content["categories"])
     posed = {item["id"] for item in content["categories"] if item.get("keypoints")}
     objects, troubles, bad = _objects(path, content, categories, posed)
-    repeats = repeated(content["images"])
     entries = []
-    for number, image in enumerate(content["images"]):
+    for number, (image, repeats) in enumerate(zip(content["images"], repeated(content["images"]), strict=True)):
         where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
         try:
             image_id, file = whole(image, "id"), file_name(image)
@@ -55,7 +54,7 @@ def read(
         except ValueError as error:
             entries.append(records.Entry(where, None, "", bad=[str(error)]))
             continue
-        wrong = [*troubles.get(image_id, []), *repeats(image)]
+        wrong = [*troubles.get(image_id, []), *repeats]
         entries.append(records.Entry(where, folder / file, file, objects.get(image_id, ()), size, image_id, wrong))
     check_folder(path, folder, entries)
     skeleton = _skeleton(path, content["categories"])
@@ -66,22 +65,23 @@ def read(
         source=path,
         skip_bad=skip_bad,
         bad=bad,
-        notes=_mirrored(path, skeleton)
-        + _pointless(path, content["annotations"], {k: name for k, name in categories.items() if k not in posed}),
+        notes=[*_mirrored(path, skeleton), *_left_out(path, content["annotations"], categories, posed)],
         category_ids=order,
         skeleton=skeleton,
     )
 
 
-def repeated(images: Sequence[dict[str, Any]]) -> Callable[[dict[str, Any]], list[str]]:
-    """Gives what an image shares with another one of a file although it must not: its id, its file_name."""
+def repeated(images: Sequence[dict[str, Any]]) -> list[list[str]]:
+    """Of each image of a file what it shares with another one although it must not: its id, its file_name."""
     seen = {key: Counter(repr(image.get(key)) for image in images) for key in ("id", "file_name")}
-
-    def of(image: dict[str, Any]) -> list[str]:
-        shared = [key for key, count in seen.items() if count[repr(image.get(key))] > 1]
-        return [f"another image has the same {key} {brief(image.get(key))}" for key in shared]
-
-    return of
+    return [
+        [
+            f"another image has the same {key} {brief(image.get(key))}"
+            for key, count in seen.items()
+            if count[repr(image.get(key))] > 1
+        ]
+        for image in images
+    ]
 
 
 def check_folder(file: Path, folder: Path, entries: Sequence[records.Entry]) -> None:
@@ -170,17 +170,18 @@ def _mirrored(path: Path, skeleton: Skeleton | None) -> list[str]:
     return [f"{path}: {texts or 'no two points'} change places in a mirror, as their names say"]
 
 
-def _pointless(path: Path, annotations: list[dict[str, Any]], categories: Mapping[int, str]) -> list[str]:
+def _left_out(
+    path: Path, annotations: list[dict[str, Any]], categories: Mapping[int, str], posed: Set[int]
+) -> list[str]:
     """Notes of keypoints that cannot be kept, for their categories name none."""
     found = Counter(
-        categories[item["category_id"]]
-        for item in annotations
-        if item.get("keypoints") and _is_whole(item, "category_id") and item["category_id"] in categories
+        item["category_id"] for item in annotations if item.get("keypoints") and _is_whole(item, "category_id")
     )
     return [
-        f"{path}: {records.count(number, 'object')} of {name!r} have keypoints, which are left out: the category "
-        "names none"
-        for name, number in found.items()
+        f"{path}: the keypoints of {records.count(number, 'object')} of {categories[category]!r} are left out, for the "
+        "category names none"
+        for category, number in found.items()
+        if category in categories.keys() - posed
     ]
 
 

@@ -40,10 +40,7 @@ class Mapped:
     def __getitem__(self, index: int, /) -> Example:
         example, own = self.source[index], self._places
         known = np.zeros(len(self.classes) + len(self.stuff), bool)
-        known[own[own >= 0]] = True
-        if example.known is not None:
-            places = own[: len(example.known)]
-            known[places[places >= 0]] = example.known[places >= 0]
+        known[own[own >= 0]] = True if example.known is None else example.known[own >= 0]
         keypoints, start = example.keypoints, self._start
         if start is None or self.skeleton is None:
             keypoints = None

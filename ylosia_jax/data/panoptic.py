@@ -58,15 +58,14 @@ def read(
             annotations.setdefault(coco.whole(item, "image_id"), []).append(item)
         except ValueError as error:
             bad.append(f"{path}: annotation number {number}: {error}")
-    repeated = coco.repeated(content["images"])
     entries: list[records.Entry] = []
-    for number, image in enumerate(content["images"]):
+    for number, (image, repeats) in enumerate(zip(content["images"], coco.repeated(content["images"]), strict=True)):
         where = f"{path}: image {brief(image['id']) if 'id' in image else f'number {number}'}"
         try:
             image_id, file = coco.whole(image, "id"), coco.file_name(image)
             size = coco.whole(image, "width"), coco.whole(image, "height")
-            if wrong := repeated(image):
-                raise ValueError(wrong[0])
+            if repeats:
+                raise ValueError(repeats[0])
             mine = annotations.get(image_id, [])
             if len(mine) != 1:
                 raise ValueError(f"it has {len(mine)} annotations, not one")

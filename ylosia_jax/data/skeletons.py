@@ -1,11 +1,11 @@
 """Skeletons of well-known pose data sets."""
 
 import re
+from collections.abc import Iterator
 
 from ylosia_jax.types import Skeleton
 
 _WORDS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])|[^A-Za-z]+")
-_SIDES = {"left": "right", "l": "r"}
 
 # COCO keypoints (cocodataset.org): names and edges of the format, sigmas of its evaluation.
 COCO_PERSON = Skeleton(
@@ -49,21 +49,29 @@ def mirror_of(names: tuple[str, ...]) -> tuple[int, ...]:
     """
     lower = [name.lower() for name in names]
 
-    def other(name: str) -> str:
-        words = _WORDS.findall(name)
+    def other(point: int) -> int:
+        words = [word.lower() for word in _WORDS.findall(names[point])]
         for i, word in enumerate(words):
-            for one, two in (*_SIDES.items(), *((two, one) for one, two in _SIDES.items())):
-                swapped = two if word.lower() == one else None
-                if len(one) > 1 and swapped is None and word.lower().startswith(one):
-                    swapped = two + word[len(one) :]
-                if len(one) > 1 and swapped is None and word.lower().endswith(one):
-                    swapped = word[: -len(one)] + two
-                candidate = "".join([*words[:i], swapped or word, *words[i + 1 :]]).lower()
-                if swapped and candidate in lower:
-                    return candidate
-        return name.lower()
+            for swapped in _swaps(word):
+                name = "".join([*words[:i], swapped, *words[i + 1 :]])
+                if name in lower:
+                    return lower.index(name)
+        return point
 
-    return tuple(lower.index(other(name)) for name in names)
+    others = [other(point) for point in range(len(names))]
+    # A mirror of a mirror is the point itself, or the two are no pair.
+    return tuple(there if others[there] == here else here for here, there in enumerate(others))
+
+
+def _swaps(word: str) -> Iterator[str]:
+    """The word with its side exchanged, if it has one."""
+    for one, two in (("left", "right"), ("right", "left"), ("l", "r"), ("r", "l")):
+        if word == one:
+            yield two
+        elif len(one) > 1 and word.startswith(one):
+            yield two + word[len(one) :]
+        elif len(one) > 1 and word.endswith(one):
+            yield word[: -len(one)] + two
 
 
 # A mouse seen from above, as labelled in DeepLabCut's open-field example; its constants are those that an import gives
