@@ -27,10 +27,10 @@ def get_config() -> Experiment:
         "n", num_classes=len(classes), masks=True, skeleton=skeleton, semantic_classes=len(classes + STUFF)
     )
     # One image in two is of a scene: they have the most to teach.
-    scenes = Scenes("train", size=2000, image_size=(256, 256))
+    scenes = Scenes("train", size=2000, image_size=(192, 192))
     train = Mixture((Imported("nuclei", "train"), scenes, Imported("mouse", "train")), (1, 2, 1))
     # Each image once.
-    scenes = Scenes("validation", size=64, image_size=(256, 256))
+    scenes = Scenes("validation", size=64, image_size=(192, 192))
     valid = Mixture((Imported("nuclei", "val"), scenes, Imported("mouse", "val")))
     return Experiment(
         network=network,
@@ -41,11 +41,11 @@ def get_config() -> Experiment:
             classes=classes,
             stuff=STUFF,
             skeleton=skeleton,
-            image_size=256,
+            image_size=192,
             batch_size=8,
             max_objects=64,
         ),
         augment=Augment(flip=0.5, scale=(0.8, 1.3), translate=0.1, hue=0.02, saturation=0.3, brightness=0.3),
         optim=Optim(lr=2e-3, warmup_steps=100, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=6, evaluate_every=2),
+        train=Train(epochs=4, evaluate_every=2),
     )

@@ -22,5 +22,5 @@ def get_config() -> Experiment:
         skeleton=MOUSE,
     )
     # A quarter of the mixed run's images.
-    train = dataclasses.replace(mixed.train, steps=750, evaluate_every=100)
+    train = dataclasses.replace(mixed.train, steps=500, evaluate_every=100)
     return dataclasses.replace(mixed, network=network, tasks=tasks, data=data, train=train)

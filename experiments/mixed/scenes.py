@@ -24,5 +24,5 @@ def get_config() -> Experiment:
         skeleton=COCO_PERSON,
     )
     # Half of the mixed run's images.
-    train = dataclasses.replace(mixed.train, steps=1500, evaluate_every=100)
+    train = dataclasses.replace(mixed.train, steps=1000, evaluate_every=100)
     return dataclasses.replace(mixed, network=network, tasks=tasks, data=data, train=train)

@@ -137,9 +137,10 @@ def augment(
         )
 
     def recolour(image: Array, cover: Array, draw: dict[str, Array]) -> Array:
-        matrix = image_ops.colour_matrix(draw["hue"], draw["saturation"], draw["brightness"])
-        picture = image_ops.recolour(image, matrix, draw["contrast"])
-        return picture * cover + FILL / 255 * (1 - cover)
+        if config.hue or config.saturation or config.brightness or config.contrast:
+            matrix = image_ops.colour_matrix(draw["hue"], draw["saturation"], draw["brightness"])
+            image = image_ops.recolour(image, matrix, draw["contrast"])
+        return image * cover + FILL / 255 * (1 - cover)
 
     return batch.replace(  # type: ignore[attr-defined]
         image=jax.vmap(recolour)(pasted.image, pasted.cover, draws),

@@ -7,8 +7,8 @@ from jaxtyping import Array, Float, Int
 
 def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
     """Cross entropy of sigmoid(logits) against soft targets in [0, 1], stable for any logit."""
-    # Not max(x, 0) - x t + log1p(exp(-|x|)): its gradient is off by 1/2 where a logit is exactly 0.
-    return targets * jax.nn.softplus(-logits) + (1 - targets) * jax.nn.softplus(logits)
+    # One exponential and one logarithm. Not with max(x, 0) in softplus's place: its gradient at 0 is off by 1/2.
+    return jax.nn.softplus(logits) - targets * logits
 
 
 def binary_entropy(targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
