@@ -34,5 +34,5 @@ def get_config() -> Experiment:
         ),
         augment=Augment(flip=0.5, scale=(0.9, 1.1), translate=0.05),
         optim=Optim(lr=3e-3, warmup_steps=100, weight_decay=0.0, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=700, evaluate_every=100, best_metric="mask/AP50"),
+        train=Train(epochs=500, evaluate_every=100, best_metric="mask/AP50"),
     )
