@@ -164,24 +164,6 @@ def test_padding_rows_change_nothing(name, batch, perfect):
     np.testing.assert_allclose(run(worse, targets, batch.replace(objects=junk))[0], expected, rtol=1e-6)
 
 
-def test_every_image_with_poses_has_one_vote_in_the_loss_of_heatmaps(batch, perfect):
-    """The batch's loss is the mean of its images', however many points they have; one without points has none."""
-    (dense, outputs), last = (perfect[0]["box"], perfect[1]), len(SOURCE) - 1
-    keypoints = batch.objects.keypoints.at[last].set(0)
-    batch = batch.replace(objects=batch.objects.replace(keypoints=keypoints))
-    worse = jax.tree.map(lambda x: x * 0.05 + 0.1, outputs)
-    run = jax.jit(functools.partial(loss_of, POSES, "keypoint"))
-
-    def heat(rows):
-        return float(run(*jax.tree.map(lambda x: x[rows], (worse, {"box": dense}, batch)))[1]["heat"])
-
-    each = [heat(slice(i, i + 1)) for i in range(len(SOURCE))]
-    counts = np.asarray((keypoints[..., 2] > 0).sum(axis=(1, 2)))
-    assert len(set(counts[counts > 0].tolist())) > 1
-    assert each[last] == 0
-    np.testing.assert_allclose(heat(slice(None)), np.mean(np.array(each)[counts > 0]), rtol=1e-5)
-
-
 def test_every_object_is_trained_before_any_is_trained_twice(batch, perfect):
     (dense, outputs) = perfect[0]["box"], perfect[1]
     # All points answer for some object, many of them well, one of each best.

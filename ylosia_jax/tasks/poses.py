@@ -154,9 +154,7 @@ class DensePoses:
 
         Points that are not labelled have no place to learn. All is weighted as the box's losses, and divided by the
         sum of weights over the global batch. The heatmaps' cross entropy is weighted, cell by cell, by the squared
-        error (quality focal loss, arXiv:2006.04388, eq. 2), and its sum over an image is divided by the number of the
-        image's labelled points: every image with poses counts alike, so that of several sets a crowd of people does not
-        outvote a lone animal.
+        error (quality focal loss, arXiv:2006.04388, eq. 2), and its sum is divided by the number of labelled points.
         """
         wanted: PoseTargets = targets[self.head]
         place, logits = self._places(outputs[self.head], wanted.points)
@@ -179,9 +177,7 @@ class DensePoses:
     def _heat_loss(self, logits: Array, wanted: PoseTargets, batch: Batch) -> Float[Array, ""]:
         each = losses.binary_cross_entropy_loss(logits, wanted.heatmap) - losses.binary_entropy(wanted.heatmap)
         error = jax.lax.stop_gradient(jax.nn.sigmoid(logits) - wanted.heatmap)
-        counts = _labelled(batch.objects).sum(axis=(1, 2))
-        means = (each * error**2 * wanted.asked).sum(axis=(1, 2, 3)) / jnp.maximum(counts, 1)
-        return means.sum() / jnp.maximum((counts > 0).sum(), 1)
+        return (each * error**2 * wanted.asked).sum() / jnp.maximum(_labelled(batch.objects).sum(), 1)
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> Poses:
         """The poses of the detections, in their order: where the anchor point puts them, moved to the nearest bumps."""
