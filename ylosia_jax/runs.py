@@ -7,7 +7,6 @@ import json
 import platform
 import shutil
 import subprocess
-from concurrent.futures import ThreadPoolExecutor
 from importlib import metadata
 from pathlib import Path
 from typing import Any
@@ -79,6 +78,11 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
 
     with contextlib.closing(Checkpoints(workdir / "checkpoints", experiment.train.best_metric)) as checkpoints:
         last = checkpoints.last()
+        if last is None:
+            state = compiled.init()
+        else:
+            state = checkpoints.restore(last, compiled.form)
+            checkpoints.restore_batches(last, batches)
         finished = workdir / "metrics.json"
         with Log(workdir, last or 0, steps, active=jax.process_index() == 0) as log:
             if last is not None and last >= steps and finished.exists():
@@ -86,15 +90,6 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
                 return json.loads(finished.read_text())
             if last is not None:
                 log.say(f"resuming {workdir} at step {last} of {steps}")
-            with ThreadPoolExecutor(max_workers=1) as pool:
-                # The step compiles while the state is made or read.
-                compiling = pool.submit(compiled.compile)
-                if last is None:
-                    state = compiled.init()
-                else:
-                    state = checkpoints.restore(last, compiled.form)
-                    checkpoints.restore_batches(last, batches)
-                compiling.result()
             with stop_requests() as asked_to_stop:
                 state = train_loop(
                     experiment.train,

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float, Int
 
 
 def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
-    """Cross entropy of sigmoid(logits) against soft targets in [0, 1], stable for any logit."""
+    """Cross entropy of sigmoid(logits) against soft targets in [0, 1]; finite for any logit, exact to its rounding."""
     # One exponential and one logarithm. Not with max(x, 0) in softplus's place: its gradient at 0 is off by 1/2.
     return jax.nn.softplus(logits) - targets * logits
 
