@@ -1,7 +1,7 @@
 """Ylosia n on three sets at once: nuclei with their masks, the scenes with everything, a mouse with its four points.
 
-Each task's scores should be within 2 points of those of a run on its own set; how far they are, and why, stands in
-experiments/mixed.
+Expected: each task's scores within 2 points of those of a run on its own set; what was measured, and what is missing,
+stands in experiments/mixed.
 
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_train.json --name nuclei --split train
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_val.json --name nuclei --split val

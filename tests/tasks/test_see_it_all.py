@@ -164,6 +164,27 @@ def test_padding_rows_change_nothing(name, batch, perfect):
     np.testing.assert_allclose(run(worse, targets, batch.replace(objects=junk))[0], expected, rtol=1e-6)
 
 
+def test_every_kind_of_point_has_one_vote_in_the_loss_of_heatmaps(batch, perfect):
+    """The loss is the mean of the kinds', however many points of each there are; one that nobody has, has none."""
+    (dense, outputs), rare, absent = (perfect[0]["box"], perfect[1]), 0, 1
+    shown = np.array(batch.objects.keypoints)
+    shown[:, :, absent] = 0
+    shown[1:, :, rare] = 0
+    worse = jax.tree.map(lambda x: x * 0.05 + 0.1, outputs)
+    run = jax.jit(functools.partial(loss_of, POSES, "keypoint"))
+
+    def heat(kinds):
+        keypoints = jnp.zeros_like(shown).at[:, :, kinds].set(shown[:, :, kinds])
+        some = batch.replace(objects=batch.objects.replace(keypoints=keypoints))
+        return float(run(worse, {"box": dense, "keypoint": POSES.encode(worse, some, {"box": dense})}, some)[1]["heat"])
+
+    every = [kind for kind in range(len(POSES.sigmas)) if kind != absent]
+    assert heat(np.array([rare])) > 0
+    np.testing.assert_allclose(
+        heat(np.arange(len(POSES.sigmas))), np.mean([heat(np.array([j])) for j in every]), rtol=1e-5
+    )
+
+
 def test_every_object_is_trained_before_any_is_trained_twice(batch, perfect):
     (dense, outputs) = perfect[0]["box"], perfect[1]
     # All points answer for some object, many of them well, one of each best.
