@@ -1,7 +1,7 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
-Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.85, mask AP50 0.81, keypoint AP50 0.78,
-mIoU 0.72, PQ 0.63 (seed 0).
+Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.87, mask AP50 0.83, keypoint AP50 0.77,
+mIoU 0.76, PQ 0.68 (seed 0).
 
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """
