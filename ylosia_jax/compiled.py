@@ -96,6 +96,7 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
             keypoints=form(rows, needs.points, 3) if needs.points else None,
         ),
         known=form(needs.classes, dtype=jnp.bool_) if needs.classes else None,
+        source=form(needs.sources, dtype=jnp.bool_) if needs.sources else None,
         instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
         semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
     )

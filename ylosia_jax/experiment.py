@@ -110,11 +110,13 @@ class Experiment:
     def needs(self) -> Needs:
         """The same as what batches have to hold."""
         points = len(self.data.skeleton.names) if self.data.skeleton else 0
+        sets = len(self.data.train.parts) if isinstance(self.data.train, Mixture) else 0
         return Needs(
             masks="mask" in self.labels,
             points=points if "keypoint" in self.labels else 0,
             semantic="semantic" in self.labels,
-            classes=len(self.data.classes) if isinstance(self.data.train, Mixture) else 0,
+            classes=len(self.data.classes) if sets else 0,
+            sources=sets if sets > 1 else 0,
         )
 
 

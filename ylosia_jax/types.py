@@ -81,6 +81,7 @@ class Example:
       semantic: [H, W] the semantic class of each pixel, or VOID; None where nobody drew it.
       known: [S] the classes, then the stuff, whose every object or pixel in the image is labelled; None for all. Of the
         others, an absent label says nothing.
+      source: which of a mixture's sets the image comes from.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -93,6 +94,7 @@ class Example:
     keypoints: Float[np.ndarray, "n J 3"] | None = None
     semantic: UInt8[np.ndarray, "H W"] | None = None
     known: Bool[np.ndarray, " S"] | None = None
+    source: int = 0
 
 
 class Source(Protocol):
@@ -157,6 +159,8 @@ class Batch:
       epoch: [B] which pass over the source this is. (seed, epoch, index) is all that augmentation's randomness sees.
       objects: the truth, in pixels of the canvas.
       known: [B, K] classes whose every object is among `objects`; None where that holds for all images.
+      source: [B, S] which of a mixture's sets an image comes from, a mosaic with its first tile; None where there is
+        one set. Losses are means of the sets', see `ops.sources`.
       instances: [B, h, w] 1 + the row in `objects` of the object that is seen there, 0 for none; None in a run without
         masks. At the canvas's size from the host, at a fraction of it after augmentation.
       semantic: [B, h, w] semantic class, or VOID; None in a run without semantic maps. Of the same size.
@@ -169,6 +173,7 @@ class Batch:
     epoch: Int[AnyArray, " B"]
     objects: Objects
     known: Bool[AnyArray, "B K"] | None = None
+    source: Bool[AnyArray, "B S"] | None = None
     instances: Int[AnyArray, "B h w"] | UInt8[AnyArray, "B h w"] | None = None
     semantic: Int[AnyArray, "B h w"] | UInt8[AnyArray, "B h w"] | None = None
 

@@ -75,11 +75,12 @@ def test_an_image_knows_what_its_source_labels(mixed: Mixed) -> None:
     np.testing.assert_array_equal(mixed[0].known, [True] * 6 + [False] + [True] * len(STUFF))
     names = (*mixed.classes, *mixed.stuff)
     np.testing.assert_array_equal(mixed[8].known, [name in ("ball", "mouse") for name in names])
-    needs = Needs(masks=True, points=20, semantic=True, classes=7)
+    needs = Needs(masks=True, points=20, semantic=True, classes=7, sources=2)
     batch = prepare(mixed[8], 8, 0, (64, 64), 4, needs)
     assert not np.asarray(batch.objects.masked).any()
     assert (np.asarray(batch.semantic) == VOID).all()
     np.testing.assert_array_equal(batch.known, mixed[8].known[:7])
+    np.testing.assert_array_equal(batch.source, [False, True])
     assert (np.asarray(prepare(mixed[0], 0, 0, (64, 64), 32, needs).semantic) != VOID).all()
 
 

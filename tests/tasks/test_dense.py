@@ -294,6 +294,20 @@ def test_the_loss_is_normalised_over_the_whole_batch():
     np.testing.assert_allclose(one(*jax.tree.map(lambda x: x[:1], (outputs, objects))), each[0], rtol=1e-5)
 
 
+def test_the_loss_of_a_mixture_is_the_mean_of_its_sets():
+    """However many objects an image of each has: every set's loss is its own, and weighs as much as its images."""
+    outputs, objects = random_outputs(6), objects_of(TRUTH)
+    source = np.arange(IMAGES) == 0
+
+    def alone(rows):
+        some = jax.tree.map(lambda x: x[rows], (outputs, objects))
+        return loss_and_parts(some[0], batch_of(some[1]))[0]
+
+    expected = (alone(source) + (IMAGES - 1) * alone(~source)) / IMAGES
+    batch = batch_of(objects).replace(source=np.stack([source, ~source], axis=1))
+    np.testing.assert_allclose(loss_and_parts(outputs, batch)[0], expected, rtol=1e-5)
+
+
 def test_what_a_crowd_covers_is_neither_object_nor_background():
     crowd, single = ((2, 2, 54, 50), 1, "crowd"), ((34, 34, 62, 62), 0)
     outputs = random_outputs()

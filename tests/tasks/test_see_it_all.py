@@ -164,6 +164,24 @@ def test_padding_rows_change_nothing(name, batch, perfect):
     np.testing.assert_allclose(run(worse, targets, batch.replace(objects=junk))[0], expected, rtol=1e-6)
 
 
+@pytest.mark.parametrize("name", LEARNED)
+def test_the_loss_of_a_mixture_is_the_mean_of_its_sets(name, batch, perfect):
+    """However many objects an image of each has: every set's loss is its own, and weighs as much as its images."""
+    targets, outputs = perfect
+    worse = jax.tree.map(lambda x: x * 0.05 + 0.1, outputs)
+    run = jax.jit(functools.partial(loss_of, LEARNED[name], name))
+    source = np.arange(len(SOURCE)) % 3 == 0
+
+    def alone(rows):
+        return run(*jax.tree.map(lambda x: x[rows], (worse, targets, batch)))[0]
+
+    share = source.mean()
+    expected = share * alone(source) + (1 - share) * alone(~source)
+    whole = run(worse, targets, batch.replace(source=jnp.stack([source, ~source], axis=1)))[0]
+    np.testing.assert_allclose(whole, expected, rtol=1e-5)
+    assert abs(whole - run(worse, targets, batch)[0]) > 1e-3
+
+
 def test_every_kind_of_point_has_one_vote_in_the_loss_of_heatmaps(batch, perfect):
     """The loss is the mean of the kinds', however many points of each there are; one that nobody has, has none."""
     (dense, outputs), rare, absent = (perfect[0]["box"], perfect[1]), 0, 1

@@ -125,7 +125,8 @@ class Mixed:
         source = self._mapped[number]
         example = source[index % len(source)]
         # Two sets may both have an image 1.jpg.
-        return dataclasses.replace(example, name=f"{number}/{example.name}") if len(self.sources) > 1 else example
+        name = f"{number}/{example.name}" if len(self.sources) > 1 else example.name
+        return dataclasses.replace(example, name=name, source=number)
 
     @functools.cached_property
     def _mapped(self) -> tuple[Mapped, ...]:

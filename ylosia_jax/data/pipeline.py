@@ -84,12 +84,14 @@ class Needs:
       points: J, the points of a pose; 0 for no `Objects.keypoints`.
       semantic: `Batch.semantic`.
       classes: K for `Batch.known`; 0 where every image has all of its objects labelled.
+      sources: S for `Batch.source`; 0 where all images come from one set.
     """
 
     masks: bool = False
     points: int = 0
     semantic: bool = False
     classes: int = 0
+    sources: int = 0
 
 
 READY_BYTES = 256 << 20
@@ -173,6 +175,7 @@ def prepare(
             keypoints=keypoints,
         ),
         known=known,
+        source=np.arange(needs.sources) == example.source if needs.sources else None,
         instances=instances,
         semantic=semantic,
     )

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from ylosia_jax.ops import assign, losses, nms, points
+from ylosia_jax.ops import assign, losses, nms, points, sources
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.types import Batch, DenseOutputs, Detections, Label, Objects
 
@@ -113,7 +113,7 @@ class DenseBoxes:
     def loss(
         self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Sum of the weighted losses, each divided by the sum of target scores over the global batch.
+        """Sum of the weighted losses, each divided by the sum of target scores over the global batch, set by set.
 
         Soft targets have an entropy that no prediction can get below. It is taken off, which changes no gradient, so
         that perfect outputs have loss 0. Where the image's labels do not cover a class, its scores cost nothing.
@@ -142,11 +142,15 @@ class DenseBoxes:
         dfl_loss = losses.distribution_focal_loss(deltas, distances, self.bins)
         dfl_loss = (dfl_loss - losses.distribution_entropy(distances, self.bins)).mean(axis=-1)
 
-        total = jnp.maximum(targets.score.sum(), 1)
+        total = jnp.maximum(sources.sum_by_source(targets.score.sum(axis=1), batch.source), 1)
+
+        def mean(each: Array) -> Array:
+            return sources.mean_of_sources(sources.sum_by_source(each.sum(axis=1), batch.source) / total, batch.source)
+
         parts = {
-            "box": self.box_gain * (box_loss * targets.score).sum() / total,
-            "class": self.class_gain * class_loss.sum() / total,
-            "dfl": self.dfl_gain * (dfl_loss * targets.score).sum() / total,
+            "box": self.box_gain * mean(box_loss * targets.score),
+            "class": self.class_gain * mean(class_loss.sum(axis=2)),
+            "dfl": self.dfl_gain * mean(dfl_loss * targets.score),
         }
         return sum(parts.values(), start=jnp.zeros(())), parts
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Float, Int
 
-from ylosia_jax.ops import losses, points
+from ylosia_jax.ops import losses, points, sources
 from ylosia_jax.ops import masks as mask_ops
 from ylosia_jax.types import Batch, Detections, Label, MaskOutputs, Masks
 
@@ -92,7 +92,8 @@ class PrototypeMasks:
         """Cross entropy of the cells inside the true box, as a share of the box's area, weighted as the box's losses.
 
         Cutting with the true box and dividing by its area gives a small object the weight of a large one (YOLACT,
-        section 3.3). The sum over the trained points is divided by the sum of their weights over the global batch.
+        section 3.3). The sum over the trained points is divided by the sum of their weights over the global batch, set
+        by set.
         """
         wanted: MaskTargets = targets[self.head]
         found: MaskOutputs = outputs[self.head]
@@ -101,8 +102,9 @@ class PrototypeMasks:
         inside = mask_ops.inside_boxes(wanted.boxes, height, width)
         each = (losses.binary_cross_entropy_loss(logits, wanted.masks) * inside).sum(axis=(2, 3))
         each = each / jnp.maximum(inside.sum(axis=(2, 3)), 1)
-        loss = self.gain * (each * wanted.weight).sum() / jnp.maximum(wanted.weight.sum(), 1)
-        return loss, {}
+        parts = each * wanted.weight, wanted.weight
+        total, weight = (sources.sum_by_source(x.sum(axis=1), batch.source) for x in parts)
+        return self.gain * sources.mean_of_sources(total / jnp.maximum(weight, 1), batch.source), {}
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> Masks:
         """The masks of the detections, in their order."""

@@ -14,7 +14,7 @@ from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
 from ylosia_jax.ops import boxes as box_ops
-from ylosia_jax.ops import heatmaps, losses, points
+from ylosia_jax.ops import heatmaps, losses, points, sources
 from ylosia_jax.ops import masks as mask_ops
 from ylosia_jax.ops import poses as pose_ops
 from ylosia_jax.types import Batch, Detections, Label, Objects, PoseOutputs, Poses
@@ -153,10 +153,10 @@ class DensePoses:
         """1 - object keypoint similarity, point by point, the cross entropies of being labelled and of the heatmaps.
 
         Points that are not labelled have no place to learn. All is weighted as the box's losses, and divided by the
-        sum of weights over the global batch. The heatmaps' cross entropy is weighted, cell by cell, by the squared
-        error (quality focal loss, arXiv:2006.04388, eq. 2). Every kind of point has one vote: its sum is divided by
-        the number of labelled points of its kind, and the mean is over the kinds that the global batch has. Beside
-        people of 17 points, a mouse of four is thus heard (experiments/mixed).
+        sum of weights over the global batch, set by set. The heatmaps' cross entropy is weighted, cell by cell, by the
+        squared error (quality focal loss, arXiv:2006.04388, eq. 2). Every kind of point has one vote, also those that
+        are seldom labelled: its sum is divided by the number of labelled points of its kind, and the mean is over the
+        kinds that the global batch has.
         """
         wanted: PoseTargets = targets[self.head]
         place, logits = self._places(outputs[self.head], wanted.points)
@@ -168,10 +168,15 @@ class DensePoses:
         each = (1 - jnp.exp(-errors) + self.far * distance) * labelled
         count = jnp.maximum(labelled.sum(axis=-1), 1)
         there = losses.binary_cross_entropy_loss(logits, labelled).mean(axis=-1)
-        total = jnp.maximum(wanted.weight.sum(), 1)
+        total = jnp.maximum(sources.sum_by_source(wanted.weight.sum(axis=1), batch.source), 1)
+
+        def mean(each: Array) -> Array:
+            sums = sources.sum_by_source((each * wanted.weight).sum(axis=1), batch.source)
+            return sources.mean_of_sources(sums / total, batch.source)
+
         parts = {
-            "place": self.gain * (each.sum(axis=-1) / count * wanted.weight).sum() / total,
-            "visible": self.visible_gain * (there * wanted.weight).sum() / total,
+            "place": self.gain * mean(each.sum(axis=-1) / count),
+            "visible": self.visible_gain * mean(there),
             "heat": self.heat_gain * self._heat_loss(outputs[self.head].heatmap, wanted, batch),
         }
         return sum(parts.values(), start=jnp.zeros(())), parts
@@ -179,9 +184,11 @@ class DensePoses:
     def _heat_loss(self, logits: Array, wanted: PoseTargets, batch: Batch) -> Float[Array, ""]:
         each = losses.binary_cross_entropy_loss(logits, wanted.heatmap) - losses.binary_entropy(wanted.heatmap)
         error = jax.lax.stop_gradient(jax.nn.sigmoid(logits) - wanted.heatmap)
-        count = _labelled(batch.objects).sum(axis=(0, 1))
-        kinds = (each * error**2 * wanted.asked).sum(axis=(0, 1, 2)) / jnp.maximum(count, 1)
-        return kinds.sum() / jnp.maximum((count > 0).sum(), 1)
+        each = (each * error**2 * wanted.asked).sum(axis=(1, 2))
+        shown = _labelled(batch.objects).sum(axis=1)
+        total, count = (sources.sum_by_source(x, batch.source) for x in (each, shown))
+        mean = (total / jnp.maximum(count, 1)).sum(axis=1) / jnp.maximum((count > 0).sum(axis=1), 1)
+        return sources.mean_of_sources(mean, batch.source)
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> Poses:
         """The poses of the detections, in their order: where the anchor point puts them, moved to the nearest bumps."""

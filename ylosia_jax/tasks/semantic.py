@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from ylosia_jax.ops import losses
+from ylosia_jax.ops import losses, sources
 from ylosia_jax.ops import masks as mask_ops
 from ylosia_jax.types import VOID, Batch, Label, SemanticMap
 
@@ -74,20 +74,25 @@ class Semantic:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Cross entropy over the labelled cells of the global batch, and soft Dice (V-Net, arXiv:1606.04797).
 
-        Logits on another grid than the truth's are enlarged to it bilinearly. Cells that are not labelled cost nothing.
+        Both are those of each set of a mixture. Logits on another grid than the truth's are enlarged to it bilinearly.
+        Cells that are not labelled cost nothing.
         """
         wanted: SemanticTargets = targets[self.head]
         logits = _resize(outputs[self.head], wanted.labels.shape[1], wanted.labels.shape[2])
         labelled = wanted.labelled.astype(jnp.float32)
-        cross = losses.softmax_cross_entropy_loss(logits, wanted.labels)
-        parts = {"cross_entropy": self.gain * (cross * labelled).sum() / jnp.maximum(labelled.sum(), 1)}
+        cross = losses.softmax_cross_entropy_loss(logits, wanted.labels) * labelled
+        total, cells = (sources.sum_by_source(x.sum(axis=(1, 2)), batch.source) for x in (cross, labelled))
+        cross = sources.mean_of_sources(total / jnp.maximum(cells, 1), batch.source)
+        parts = {"cross_entropy": self.gain * cross}
         if self.dice:
             truth = jax.nn.one_hot(wanted.labels, logits.shape[-1]) * labelled[..., None]
             found = jax.nn.softmax(logits) * labelled[..., None]
-            both, sizes = (truth * found).sum(axis=(0, 1, 2)), (truth + found).sum(axis=(0, 1, 2))
-            present = truth.sum(axis=(0, 1, 2)) > 0
-            overlap = 1 - 2 * both / jnp.maximum(sizes, 1)
-            parts["dice"] = self.gain * self.dice * (overlap * present).sum() / jnp.maximum(present.sum(), 1)
+            both, sizes, drawn = (
+                sources.sum_by_source(x.sum(axis=(1, 2)), batch.source) for x in (truth * found, truth + found, truth)
+            )
+            overlap, present = 1 - 2 * both / jnp.maximum(sizes, 1), drawn > 0
+            mean = (overlap * present).sum(axis=1) / jnp.maximum(present.sum(axis=1), 1)
+            parts["dice"] = self.gain * self.dice * sources.mean_of_sources(mean, batch.source)
         return sum(parts.values(), start=jnp.zeros(())), parts
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> SemanticMap:
