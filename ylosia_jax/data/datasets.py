@@ -32,6 +32,9 @@ class Imported:
 class Mixture:
     """Several splits as one, see `mixture.Mixed`.
 
+    The losses of each are divided by its own objects (`ops.sources`): what a part weighs is how many of the images are
+    its, not how crowded they are.
+
     Attributes:
       parts: the splits.
       weights: how much each contributes to a pass, relative to the others; empty for each image once.
