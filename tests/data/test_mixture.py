@@ -7,7 +7,7 @@ from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, true_segments
 from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
 from ylosia_jax.data.mixture import Mapped, Mixed, join_skeletons
-from ylosia_jax.data.pipeline import Needs, prepare
+from ylosia_jax.data.pipeline import Needs, prepare, shuffled, train_batches
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
 from ylosia_jax.data.skeletons import COCO_PERSON
@@ -82,6 +82,30 @@ def test_an_image_knows_what_its_source_labels(mixed: Mixed) -> None:
     np.testing.assert_array_equal(batch.known, mixed[8].known[:7])
     np.testing.assert_array_equal(batch.source, [False, True])
     assert (np.asarray(prepare(mixed[0], 0, 0, (64, 64), 32, needs).semantic) != VOID).all()
+
+
+def test_every_batch_has_its_share_of_each_set(mixed: Mixed) -> None:
+    """Of every three images two are scenes and one shows a mouse, and a pass shows each once."""
+    batches = train_batches(mixed, canvas=(64, 64), batch_size=6, max_objects=32, seed=0, needs=Needs(sources=2))
+    seen = [next(batches) for _ in range(4)]
+    for batch in seen:
+        np.testing.assert_array_equal(np.sum(batch.source, axis=0), [4, 2])
+    for epoch in range(2):
+        both = np.concatenate([batch.index[batch.epoch == epoch] for batch in seen])
+        np.testing.assert_array_equal(np.sort(both), np.arange(12))
+
+
+def test_sets_of_unequal_size_take_turns() -> None:
+    order = shuffled((7, 2, 21), seed=5)
+    epochs = np.array([order(i) for i in range(90)]).reshape(3, 30)
+    np.testing.assert_array_equal(np.sort(epochs, axis=1), np.tile(np.arange(30), (3, 1)))
+    assert (epochs[0] != epochs[1]).any()
+    numbers = np.searchsorted([7, 9, 30], epochs, side="right")
+    assert (numbers == numbers[0]).all()
+    for number, count in enumerate((7, 2, 21)):
+        # In any ten in a row, a third of the set's, to one.
+        windows = [(numbers[0][start : start + 10] == number).sum() for start in range(21)]
+        assert max(abs(found - count / 3) for found in windows) <= 1
 
 
 def test_poses_of_different_skeletons_stand_behind_one_another(mixed: Mixed) -> None:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import cv2
@@ -13,6 +13,7 @@ import numpy as np
 
 from ylosia_jax import rle
 from ylosia_jax.data.augment import FILL
+from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.types import VOID, Batch, Example, Objects, Source
 
 
@@ -186,6 +187,27 @@ def stack(items: list[Batch]) -> Batch:
     return jax.tree.map(lambda *x: np.stack(x), *items)
 
 
+def shuffled(counts: Sequence[int], seed: int) -> Callable[[int], int]:
+    """The place in the source of the i-th example of a run, whose sets of so many images stand behind one another.
+
+    In each pass every set is in an order of its own, and the sets take turns in proportion to their images.
+    """
+    ends = np.cumsum(counts)
+    turns = np.argsort(np.concatenate([(np.arange(count) + 0.5) / count for count in counts]), kind="stable")
+    sets: list[Any] = [
+        grain.MapDataset.range(int(end) - count, int(end)).shuffle(seed=seed + number).repeat()
+        for number, (count, end) in enumerate(zip(counts, ends, strict=True))
+    ]
+
+    def place(i: int) -> int:
+        epoch, turn = divmod(i, len(turns))
+        number = int(np.searchsorted(ends, turns[turn], side="right"))
+        count = counts[number]
+        return int(sets[number][epoch * count + int(turns[turn]) - (int(ends[number]) - count)])
+
+    return place
+
+
 def train_batches(
     source: Source,
     *,
@@ -202,10 +224,11 @@ def train_batches(
 ) -> grain.DatasetIterator:
     """A checkpointable iterator over this host's rows of every global batch.
 
-    Each epoch is shuffled anew from the seed, and batches run across the seam between epochs, so every example is
-    seen equally often. Global batch t holds the shuffled stream's examples t * batch_size and on, in that order, and
-    a host gets a block of rows: the global batch is the same for any number of hosts, and the iterator's state is its
-    number of batches, valid for any number of hosts too.
+    Each epoch is shuffled anew from the seed, and batches run across the seam between epochs, so every example is seen
+    equally often. The sets of a mixture are shuffled each on its own and take turns, so that every batch has as much of
+    each as any other, to one image: batch norm sees the same mixture in every step. Global batch t holds the shuffled
+    stream's examples t * batch_size and on, in that order, and a host gets a block of rows: the global batch is the
+    same for any number of hosts, and the iterator's state is its number of batches, valid for any number of hosts too.
 
     Args:
       batch_size: of the global batch, over all hosts.
@@ -220,11 +243,11 @@ def train_batches(
     count = len(source)
     item_bytes = canvas[0] * canvas[1] * 5  # the image and two maps
     kept: dict[int, Batch] = {}
-    order: Any = grain.MapDataset.range(count).shuffle(seed=seed).repeat()
+    order = shuffled(source.counts if isinstance(source, Mixed) else (count,), seed)
 
     def load(batch: int) -> Batch:
         first = batch * batch_size + process * rows
-        return stack([item(int(order[i]), i // count) for i in range(first, first + rows)])
+        return stack([item(order(i), i // count) for i in range(first, first + rows)])
 
     def item(index: int, epoch: int) -> Batch:
         if index in kept:
