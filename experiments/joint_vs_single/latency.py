@@ -47,7 +47,7 @@ def timed(run: Path, images: list[np.ndarray]) -> Callable[[int], float]:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("runs", type=Path)
-    parser.add_argument("--sides", type=int, nargs="+", default=[160, 320, 640])
+    parser.add_argument("--sides", type=int, nargs="+", default=[128, 320, 640])
     parser.add_argument("--images", type=int, default=64)
     options = parser.parse_args()
     lines = ["canvas,box_ms,joint_ms,ratio,processor"]
