@@ -53,7 +53,7 @@ def main() -> None:
     lines = ["canvas,box_ms,joint_ms,ratio,processor"]
     for side in options.sides:
         scenes = Scenes("validation", size=options.images, image_size=(side, side))
-        images = [stack([prepare(scenes[i], i, 0, (side, side), 1, Needs())]).image for i in range(options.images)]
+        images = [stack([prepare(scenes[i], i, 0, (side, side), 32, Needs())]).image for i in range(options.images)]
         box, joint = (timed(options.runs / name, images) for name in ("box-0", "joint-0"))
         pairs = [(box(i), joint(i)) for i in range(options.images)]
         medians = [statistics.median(column) * 1e3 for column in zip(*pairs, strict=True)]
