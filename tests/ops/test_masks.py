@@ -54,3 +54,11 @@ def test_enlarged_argmax_is_the_argmax_of_the_enlarged(shape, factor):
     enlarged = masks.resize(jnp.moveaxis(logits, -1, 1), height * factor, width * factor)
     found = jax.jit(masks.enlarged_argmax, static_argnums=1)(logits, factor)
     np.testing.assert_array_equal(found, jnp.argmax(enlarged, axis=1))
+
+
+def test_enlarged_is_resize_with_its_pixels_sorted():
+    maps = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    apart = masks.enlarged(maps, 3)
+    assert apart.shape == (3, 3, 2, 3, 5, 4)
+    np.testing.assert_allclose(masks.interleave(apart), masks.resize(maps, 15, 12), atol=1e-5)
+    np.testing.assert_array_equal(masks.deinterleave(masks.interleave(apart), 3), apart)

@@ -1,5 +1,6 @@
 import jax
 import numpy as np
+import pytest
 
 from ylosia_jax.ops.panoptic import merge
 
@@ -47,3 +48,8 @@ def test_masks_are_enlarged_to_the_pixels():
         **SETTING | {"min_visible": 0},
     )
     np.testing.assert_array_equal(found, np.where(np.arange(8) < 4, 1, 5) * np.ones((8, 1), int))
+
+
+def test_pixels_that_are_no_whole_multiple_of_the_cells_are_refused():
+    with pytest.raises(ValueError, match="no whole multiple"):
+        merge(np.zeros((1, 4, 4)), np.zeros((1, 4)), np.array([True]), np.zeros((9, 8), int), **SETTING)

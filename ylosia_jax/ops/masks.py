@@ -7,7 +7,7 @@ them.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 
 def assemble(coefficients: Float[Array, "B M C"], prototypes: Float[Array, "B h w C"]) -> Float[Array, "B M h w"]:
@@ -57,19 +57,42 @@ def enlarged_argmax(logits: Float[Array, "B h w S"], factor: int) -> Int[Array, 
     Args:
       factor: pixels that a cell is wide.
     """
-    batch, height, width, _ = logits.shape
+    mixed = enlarged(jnp.moveaxis(logits, -1, 1), factor)
+    return interleave(jnp.argmax(mixed, axis=3))
+
+
+def enlarged(maps: Float[Array, "*B h w"], factor: int) -> Float[Array, "f f *B h w"]:
+    """Bilinear enlargement by a whole factor, not yet interleaved: a map for each place of a pixel in its cell.
+
+    The map [r, c] holds the pixels (factor * y + r, factor * x + c). All is elementwise, and cells lie as they did: it
+    fuses with what is made of the pixels one by one. Edges are repeated.
+    """
     steps = [(i + 0.5) / factor - 0.5 for i in range(factor)]
 
     def shares(here: Array, before: Array, after: Array) -> Array:
         return jnp.stack([here * (1 - abs(step)) + (before if step < 0 else after) * abs(step) for step in steps])
 
     # The barriers keep XLA from computing edges and rows anew for every column: a third of the time on a CPU.
-    x = jnp.pad(jnp.moveaxis(logits, -1, 1), ((0, 0), (0, 0), (1, 1), (1, 1)), mode="edge")
+    x = jnp.pad(maps, [(0, 0)] * (maps.ndim - 2) + [(1, 1), (1, 1)], mode="edge")
     x = jax.lax.optimization_barrier(x)
-    rows = jax.lax.optimization_barrier(shares(x[:, :, 1:-1], x[:, :, :-2], x[:, :, 2:]))
-    mixed = shares(rows[..., 1:-1], rows[..., :-2], rows[..., 2:])
-    best = jnp.argmax(mixed, axis=3)
-    return best.transpose(2, 3, 1, 4, 0).reshape(batch, height * factor, width * factor)
+    columns = jax.lax.optimization_barrier(shares(x[..., 1:-1], x[..., :-2], x[..., 2:]))
+    return shares(columns[..., 1:-1, :], columns[..., :-2, :], columns[..., 2:, :])
+
+
+def interleave(maps: Shaped[Array, "f f *B h w"]) -> Shaped[Array, "*B f*h f*w"]:
+    """The picture whose pixels `enlarged` has sorted by their places in their cells."""
+    factor, _, *batch, height, width = maps.shape
+    last = maps.ndim
+    together = maps.transpose(*range(2, last - 2), last - 2, 0, last - 1, 1)
+    return together.reshape(*batch, height * factor, width * factor)
+
+
+def deinterleave(picture: Shaped[Array, "*B H W"], factor: int) -> Shaped[Array, "f f *B h w"]:
+    """The inverse of `interleave`."""
+    *batch, height, width = picture.shape
+    apart = picture.reshape(*batch, height // factor, factor, width // factor, factor)
+    first = len(batch)
+    return apart.transpose(first + 1, first + 3, *range(first), first, first + 2)
 
 
 def _bilinear(old: int, new: int) -> Float[Array, "new old"]:

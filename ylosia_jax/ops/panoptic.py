@@ -37,18 +37,23 @@ def merge(
       0 for nothing, 1 + m for instance m, 1 + M + s for stuff of the semantic class s.
     """
     height, width = semantic.shape
-    count = logits.shape[0]
+    count, factor = logits.shape[0], height // logits.shape[1]
+    if (height, width) != (factor * logits.shape[1], factor * logits.shape[2]):
+        raise ValueError(f"{(height, width)} pixels are no whole multiple of the masks' {logits.shape[1:]} cells")
     logits, boxes, chosen = jnp.asarray(logits), jnp.asarray(boxes), jnp.asarray(chosen)
 
     def lay(i: Array, page: Array) -> Array:
-        mask = (masks.resize(logits[i], height, width) > 0) & (masks.inside_boxes(boxes[i], height, width) > 0)
+        inside = masks.deinterleave(masks.inside_boxes(boxes[i], height, width), factor)
+        mask = (masks.enlarged(logits[i], factor) > 0) & (inside > 0)
         free = mask & (page == 0)
         enough = free.sum() >= jnp.maximum(min_visible * mask.sum(), 1)
         return jnp.where(free & chosen[i] & enough, 1 + i, page)
 
     # Up to the last one chosen: of a hundred detections a few are good enough to be laid.
     last = jnp.max(jnp.where(chosen, 1 + jnp.arange(count), 0), initial=0)
-    page = jax.lax.fori_loop(0, last, lay, jnp.zeros((height, width), jnp.int32))
+    # Pixels stay sorted by their places in their cells until the last is laid: enlarging is cheap so.
+    page = jnp.zeros((factor, factor, *logits.shape[1:]), jnp.int32)
+    page = masks.interleave(jax.lax.fori_loop(0, last, lay, page))
 
     # Class by class in one fused sum each: a pixel's own class looked up in a table would be a gather a pixel.
     labels = jnp.arange(things, classes)[:, None, None]
