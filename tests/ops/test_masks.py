@@ -60,5 +60,5 @@ def test_enlarged_is_resize_with_its_pixels_sorted():
     maps = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
     apart = masks.enlarged(maps, 3)
     assert apart.shape == (3, 3, 2, 3, 5, 4)
-    np.testing.assert_allclose(masks.interleave(apart), masks.resize(maps, 15, 12), atol=1e-5)
-    np.testing.assert_array_equal(masks.deinterleave(masks.interleave(apart), 3), apart)
+    np.testing.assert_allclose(masks.pixel_shuffle(apart), masks.resize(maps, 15, 12), atol=1e-5)
+    np.testing.assert_array_equal(masks.pixel_unshuffle(masks.pixel_shuffle(apart), 3), apart)

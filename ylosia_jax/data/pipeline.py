@@ -190,7 +190,11 @@ def stack(items: list[Batch]) -> Batch:
 def shuffled(counts: Sequence[int], seed: int) -> Callable[[int], int]:
     """The place in the source of the i-th example of a run, whose sets of so many images stand behind one another.
 
-    In each pass every set is in an order of its own, and the sets take turns in proportion to their images.
+    In each pass every set is in an order of its own, and the sets take turns in proportion to their images. The same
+    seed gives the same order; one set alone is in Grain's own.
+
+    Args:
+      counts: images of each set.
     """
     ends = np.cumsum(counts)
     turns = np.argsort(np.concatenate([(np.arange(count) + 0.5) / count for count in counts]), kind="stable")

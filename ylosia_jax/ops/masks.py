@@ -58,11 +58,11 @@ def enlarged_argmax(logits: Float[Array, "B h w S"], factor: int) -> Int[Array, 
       factor: pixels that a cell is wide.
     """
     mixed = enlarged(jnp.moveaxis(logits, -1, 1), factor)
-    return interleave(jnp.argmax(mixed, axis=3))
+    return pixel_shuffle(jnp.argmax(mixed, axis=3))
 
 
 def enlarged(maps: Float[Array, "*B h w"], factor: int) -> Float[Array, "f f *B h w"]:
-    """Bilinear enlargement by a whole factor, not yet interleaved: a map for each place of a pixel in its cell.
+    """Bilinear enlargement by a whole factor, not yet shuffled: a map for each place of a pixel in its cell.
 
     The map [r, c] holds the pixels (factor * y + r, factor * x + c). All is elementwise, and cells lie as they did: it
     fuses with what is made of the pixels one by one. Edges are repeated.
@@ -79,16 +79,19 @@ def enlarged(maps: Float[Array, "*B h w"], factor: int) -> Float[Array, "f f *B 
     return shares(columns[..., 1:-1, :], columns[..., :-2, :], columns[..., 2:, :])
 
 
-def interleave(maps: Shaped[Array, "f f *B h w"]) -> Shaped[Array, "*B f*h f*w"]:
-    """The picture whose pixels `enlarged` has sorted by their places in their cells."""
+def pixel_shuffle(maps: Shaped[Array, "f f *B h w"]) -> Shaped[Array, "*B f*h f*w"]:
+    """The picture whose pixels lie sorted by their places in their cells (arXiv:1609.05158, section 3.2).
+
+    `nn.resample.depth_to_space` is the same of channels, on whatever layout a network has.
+    """
     factor, _, *batch, height, width = maps.shape
     last = maps.ndim
     together = maps.transpose(*range(2, last - 2), last - 2, 0, last - 1, 1)
     return together.reshape(*batch, height * factor, width * factor)
 
 
-def deinterleave(picture: Shaped[Array, "*B H W"], factor: int) -> Shaped[Array, "f f *B h w"]:
-    """The inverse of `interleave`."""
+def pixel_unshuffle(picture: Shaped[Array, "*B H W"], factor: int) -> Shaped[Array, "f f *B h w"]:
+    """The inverse of `pixel_shuffle`; the sides of the picture are whole multiples of `factor`."""
     *batch, height, width = picture.shape
     apart = picture.reshape(*batch, height // factor, factor, width // factor, factor)
     first = len(batch)

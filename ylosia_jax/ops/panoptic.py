@@ -35,6 +35,9 @@ def merge(
 
     Returns:
       0 for nothing, 1 + m for instance m, 1 + M + s for stuff of the semantic class s.
+
+    Raises:
+      ValueError: if the pixels are no whole multiple of the cells.
     """
     height, width = semantic.shape
     count, factor = logits.shape[0], height // logits.shape[1]
@@ -43,7 +46,7 @@ def merge(
     logits, boxes, chosen = jnp.asarray(logits), jnp.asarray(boxes), jnp.asarray(chosen)
 
     def lay(i: Array, page: Array) -> Array:
-        inside = masks.deinterleave(masks.inside_boxes(boxes[i], height, width), factor)
+        inside = masks.pixel_unshuffle(masks.inside_boxes(boxes[i], height, width), factor)
         mask = (masks.enlarged(logits[i], factor) > 0) & (inside > 0)
         free = mask & (page == 0)
         enough = free.sum() >= jnp.maximum(min_visible * mask.sum(), 1)
@@ -53,7 +56,7 @@ def merge(
     last = jnp.max(jnp.where(chosen, 1 + jnp.arange(count), 0), initial=0)
     # Pixels stay sorted by their places in their cells until the last is laid: enlarging is cheap so.
     page = jnp.zeros((factor, factor, *logits.shape[1:]), jnp.int32)
-    page = masks.interleave(jax.lax.fori_loop(0, last, lay, page))
+    page = masks.pixel_shuffle(jax.lax.fori_loop(0, last, lay, page))
 
     # Class by class in one fused sum each: a pixel's own class looked up in a table would be a gather a pixel.
     labels = jnp.arange(things, classes)[:, None, None]

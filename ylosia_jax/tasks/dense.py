@@ -142,10 +142,8 @@ class DenseBoxes:
         dfl_loss = losses.distribution_focal_loss(deltas, distances, self.bins)
         dfl_loss = (dfl_loss - losses.distribution_entropy(distances, self.bins)).mean(axis=-1)
 
-        total = jnp.maximum(sources.sum_by_source(targets.score.sum(axis=1), batch.source), 1)
-
         def mean(each: Array) -> Array:
-            return sources.mean_of_sources(sources.sum_by_source(each.sum(axis=1), batch.source) / total, batch.source)
+            return sources.mean_over_batch(each.sum(axis=1), targets.score.sum(axis=1), batch.source)
 
         parts = {
             "box": self.box_gain * mean(box_loss * targets.score),

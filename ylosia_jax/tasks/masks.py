@@ -102,9 +102,8 @@ class PrototypeMasks:
         inside = mask_ops.inside_boxes(wanted.boxes, height, width)
         each = (losses.binary_cross_entropy_loss(logits, wanted.masks) * inside).sum(axis=(2, 3))
         each = each / jnp.maximum(inside.sum(axis=(2, 3)), 1)
-        parts = each * wanted.weight, wanted.weight
-        total, weight = (sources.sum_by_source(x.sum(axis=1), batch.source) for x in parts)
-        return self.gain * sources.mean_of_sources(total / jnp.maximum(weight, 1), batch.source), {}
+        sums, weights = (each * wanted.weight).sum(axis=1), wanted.weight.sum(axis=1)
+        return self.gain * sources.mean_over_batch(sums, weights, batch.source), {}
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> Masks:
         """The masks of the detections, in their order."""

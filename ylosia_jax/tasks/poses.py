@@ -168,11 +168,10 @@ class DensePoses:
         each = (1 - jnp.exp(-errors) + self.far * distance) * labelled
         count = jnp.maximum(labelled.sum(axis=-1), 1)
         there = losses.binary_cross_entropy_loss(logits, labelled).mean(axis=-1)
-        total = jnp.maximum(sources.sum_by_source(wanted.weight.sum(axis=1), batch.source), 1)
 
-        def mean(each: Array) -> Array:
-            sums = sources.sum_by_source((each * wanted.weight).sum(axis=1), batch.source)
-            return sources.mean_of_sources(sums / total, batch.source)
+        def mean(pose: Array) -> Array:
+            sums, weights = (pose * wanted.weight).sum(axis=1), wanted.weight.sum(axis=1)
+            return sources.mean_over_batch(sums, weights, batch.source)
 
         parts = {
             "place": self.gain * mean(each.sum(axis=-1) / count),

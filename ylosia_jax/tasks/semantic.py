@@ -81,8 +81,7 @@ class Semantic:
         logits = _resize(outputs[self.head], wanted.labels.shape[1], wanted.labels.shape[2])
         labelled = wanted.labelled.astype(jnp.float32)
         cross = losses.softmax_cross_entropy_loss(logits, wanted.labels) * labelled
-        total, cells = (sources.sum_by_source(x.sum(axis=(1, 2)), batch.source) for x in (cross, labelled))
-        cross = sources.mean_of_sources(total / jnp.maximum(cells, 1), batch.source)
+        cross = sources.mean_over_batch(cross.sum(axis=(1, 2)), labelled.sum(axis=(1, 2)), batch.source)
         parts = {"cross_entropy": self.gain * cross}
         if self.dice:
             truth = jax.nn.one_hot(wanted.labels, logits.shape[-1]) * labelled[..., None]
