@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ylosia_jax.ops.panoptic import merge
+from ylosia_jax.ops.panoptic import compared, compared_count, gathered, merge, scattered_count
 
 SETTING = {"things": 2, "classes": 5, "min_visible": 0.5, "min_stuff_area": 4}
 
@@ -53,3 +53,13 @@ def test_masks_are_enlarged_to_the_pixels():
 def test_pixels_that_are_no_whole_multiple_of_the_cells_are_refused():
     with pytest.raises(ValueError, match="no whole multiple"):
         merge(np.zeros((1, 4, 4)), np.zeros((1, 4)), np.array([True]), np.zeros((9, 8), int), **SETTING)
+
+
+def test_both_ways_of_counting_and_of_looking_up_agree():
+    labels = np.random.default_rng(0).integers(0, 8, (9, 12)).astype(np.int32)
+    for count in (scattered_count, compared_count):
+        # The class past the last counts for nothing.
+        np.testing.assert_array_equal(count(labels, 7), np.bincount(labels.ravel(), minlength=8)[:7])
+    table = jax.numpy.arange(8) ** 2
+    for look_up in (gathered, compared):
+        np.testing.assert_array_equal(look_up(labels, table), labels**2)

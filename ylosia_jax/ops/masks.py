@@ -7,7 +7,7 @@ them.
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int, Shaped
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 
 def assemble(coefficients: Float[Array, "B M C"], prototypes: Float[Array, "B h w C"]) -> Float[Array, "B M h w"]:
@@ -21,10 +21,19 @@ def inside_boxes(boxes: Float[Array, "*M 4"], height: int, width: int) -> Float[
     Args:
       boxes: xyxy in cells.
     """
+    rows, columns = spans(boxes, height, width)
+    return (rows[..., :, None] & columns[..., None, :]).astype(boxes.dtype)
+
+
+def spans(boxes: Float[Array, "*M 4"], height: int, width: int) -> tuple[Bool[Array, "*M h"], Bool[Array, "*M w"]]:
+    """The rows and the columns of a grid whose centres lie in a box.
+
+    Args:
+      boxes: xyxy in cells.
+    """
     x0, y0, x1, y1 = jnp.split(boxes, 4, axis=-1)
     y, x = jnp.arange(height) + 0.5, jnp.arange(width) + 0.5
-    rows, columns = (y >= y0) & (y < y1), (x >= x0) & (x < x1)
-    return (rows[..., :, None] & columns[..., None, :]).astype(boxes.dtype)
+    return (y >= y0) & (y < y1), (x >= x0) & (x < x1)
 
 
 def instance_masks(instances: Int[Array, "B h w"], rows: Int[Array, "B M"]) -> Float[Array, "B M h w"]:

@@ -44,12 +44,16 @@ def merge(
     if (height, width) != (factor * logits.shape[1], factor * logits.shape[2]):
         raise ValueError(f"{(height, width)} pixels are no whole multiple of the masks' {logits.shape[1:]} cells")
     logits, boxes, chosen = jnp.asarray(logits), jnp.asarray(boxes), jnp.asarray(chosen)
+    rows, columns = (
+        jnp.moveaxis(inside.reshape(count, -1, factor), -1, 1) for inside in masks.spans(boxes, height, width)
+    )
 
     def lay(i: Array, page: Array) -> Array:
-        inside = masks.pixel_unshuffle(masks.inside_boxes(boxes[i], height, width), factor)
-        mask = (masks.enlarged(logits[i], factor) > 0) & (inside > 0)
+        inside = rows[i, :, None, :, None] & columns[i, None, :, None, :]
+        mask = (masks.enlarged(logits[i], factor) > 0) & inside
         free = mask & (page == 0)
-        enough = free.sum() >= jnp.maximum(min_visible * mask.sum(), 1)
+        left, whole = _count_both(free, mask)
+        enough = left >= jnp.maximum(min_visible * whole, 1)
         return jnp.where(free & chosen[i] & enough, 1 + i, page)
 
     # Up to the last one chosen: of a hundred detections a few are good enough to be laid.
@@ -58,8 +62,49 @@ def merge(
     page = jnp.zeros((factor, factor, *logits.shape[1:]), jnp.int32)
     page = masks.pixel_shuffle(jax.lax.fori_loop(0, last, lay, page))
 
-    # Class by class in one fused sum each: a pixel's own class looked up in a table would be a gather a pixel.
-    labels = jnp.arange(things, classes)[:, None, None]
-    left = (page == 0) & (semantic == labels)
-    enough = left.sum(axis=(1, 2), keepdims=True) >= min_stuff_area
-    return page + ((left & enough) * (1 + count + labels)).sum(axis=0)
+    # A class more for the pixels that are taken, or that no stuff claims.
+    stuff = jnp.where((page == 0) & (semantic >= things), semantic - things, classes - things)
+    areas = count_classes(stuff, classes - things)
+    numbers = jnp.where(areas >= min_stuff_area, 1 + count + things + jnp.arange(classes - things), 0)
+    return page + look_up(stuff, jnp.append(numbers, 0))
+
+
+def count_classes(labels: Int[Array, "H W"], classes: int) -> Int[Array, " S"]:
+    """The number of pixels of each class; labels of S and above count for nothing."""
+    return jax.lax.platform_dependent(
+        labels, cpu=lambda x: scattered_count(x, classes), default=lambda x: compared_count(x, classes)
+    )
+
+
+def look_up(labels: Int[Array, "H W"], table: Int[Array, " S"]) -> Int[Array, "H W"]:
+    """The table's entry for each pixel."""
+    return jax.lax.platform_dependent(labels, table, cpu=gathered, default=compared)
+
+
+# What is quick on a CPU, 2 ms instead of 150 for 53 classes at 640 px, is a scalar at a time on an accelerator.
+
+
+def scattered_count(labels: Int[Array, "H W"], classes: int) -> Int[Array, " S"]:
+    """See `count_classes`."""
+    return jnp.zeros(classes, jnp.int32).at[labels.ravel()].add(1, mode="drop")
+
+
+def compared_count(labels: Int[Array, "H W"], classes: int) -> Int[Array, " S"]:
+    """See `count_classes`."""
+    return (labels == jnp.arange(classes)[:, None, None]).sum(axis=(1, 2))
+
+
+def gathered(labels: Int[Array, "H W"], table: Int[Array, " S"]) -> Int[Array, "H W"]:
+    """See `look_up`."""
+    return table[labels]
+
+
+def compared(labels: Int[Array, "H W"], table: Int[Array, " S"]) -> Int[Array, "H W"]:
+    """See `look_up`."""
+    return ((labels == jnp.arange(len(table))[:, None, None]) * table[:, None, None]).sum(axis=0)
+
+
+def _count_both(first: Bool[Array, "*P"], second: Bool[Array, "*P"]) -> tuple[Int[Array, ""], Int[Array, ""]]:
+    """How many of each hold, in one pass: two sums would compute what they are of twice."""
+    values = first.astype(jnp.int32), second.astype(jnp.int32)
+    return jax.lax.reduce(values, (0, 0), lambda a, b: (a[0] + b[0], a[1] + b[1]), range(first.ndim))
