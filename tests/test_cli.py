@@ -39,7 +39,6 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
             ["train", BCCD, "--workdir", "x", "--train.best_metric", "mask/AP"],
             "but the tasks that answer are box: name a score",
         ),
-        (["train", BCCD, "--workdir", "x", "--data.label_stride", "7"], "label_stride is 7: give a divisor of"),
         (["train", SCENES, "--workdir", "x", "--data.max_objects", "300"], "give at most 254, the masks"),
         (
             ["train", SCENES, "--workdir", "x", "--network.neck.fine", "0"],

@@ -119,6 +119,5 @@ def _transform(experiment: Experiment, batch: Batch, progress: jax.Array) -> Bat
         batch,
         experiment.seed,
         progress,
-        label_stride=experiment.data.label_stride,
         mirror=skeleton.mirror if skeleton else (),
     )

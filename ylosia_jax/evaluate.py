@@ -113,11 +113,13 @@ def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) 
       classes: all semantic classes.
     """
     counts = segments = None
-    known = np.ones(classes, bool) if example.known is None else example.known
+    known = np.ones(things, bool) if example.known is None else example.known
+    drawn = np.ones(classes, bool) if example.drawn is None else example.drawn
     if answer.semantic is not None and example.semantic is not None:
-        counts = confusion(example.semantic, answer.semantic, known)
+        counts = confusion(example.semantic, answer.semantic, drawn)
     if answer.segments is not None and (truth := true_segments(example, things)) is not None:
-        labels = {number: label for number, label in answer.segment_labels.items() if known[label]}
+        told = np.append(known, drawn[things:])
+        labels = {number: label for number, label in answer.segment_labels.items() if told[label]}
         segments = truth, segments_of(example.name, answer.segments, labels)
     return Record(example.name, image_truth(example), _known(answer.detections, known), counts, segments)
 

@@ -28,7 +28,6 @@ class Data:
       image_size: side of the square canvas in pixels, or (height, width).
       batch_size: images a step, over all devices of all hosts.
       max_objects: rows of truth an image is padded to.
-      label_stride: pixels of the canvas a cell of the masks and semantic maps that are learned.
       threads: that read and decode, a host.
       cache: gigabytes of memory for images that are kept as they were read, a host; the others are read every epoch.
     """
@@ -41,7 +40,6 @@ class Data:
     image_size: int | tuple[int, int] = 640
     batch_size: int = 16
     max_objects: int = 100
-    label_stride: int = 4
     threads: int = 2
     cache: float = 0.0
 
@@ -50,8 +48,6 @@ class Data:
             if side < 32 or side % 32:
                 near = max(round(side / 32), 1) * 32
                 raise ValueError(f"image_size is {self.image_size}: give multiples of 32, such as {near}")
-        if any(self.label_stride < 1 or side % self.label_stride for side in canvas_of(self.image_size)):
-            raise ValueError(f"label_stride is {self.label_stride}: give a divisor of image_size {self.image_size}")
         for name in ("batch_size", "max_objects", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")

@@ -79,8 +79,10 @@ class Example:
       keypoints: [n, J, 3] x, y in pixels of `image` and COCO's v: 0 not labelled, 1 hidden, 2 visible; None where
         nobody marked any.
       semantic: [H, W] the semantic class of each pixel, or VOID; None where nobody drew it.
-      known: [S] the classes, then the stuff, whose every object or pixel in the image is labelled; None for all. Of the
-        others, an absent label says nothing.
+      known: [K] the classes whose every object in the image has a box; None for all. Of the others, an absent box says
+        nothing.
+      drawn: [S] the classes, then the stuff, whose pixels the semantic map shows; None for all. That there is none of
+        the others it does not say. A class may have its pixels drawn and no boxes, or boxes alone.
       source: which of a mixture's sets the image comes from.
     """
 
@@ -93,7 +95,8 @@ class Example:
     masks: tuple[bytes, ...] | None = None
     keypoints: Float[np.ndarray, "n J 3"] | None = None
     semantic: UInt8[np.ndarray, "H W"] | None = None
-    known: Bool[np.ndarray, " S"] | None = None
+    known: Bool[np.ndarray, " K"] | None = None
+    drawn: Bool[np.ndarray, " S"] | None = None
     source: int = 0
 
 
@@ -161,9 +164,9 @@ class Batch:
       known: [B, K] classes whose every object is among `objects`; None where that holds for all images.
       source: [B, S] which of a mixture's sets an image comes from, a mosaic with its first tile; None where there is
         one set. Losses are means of the sets', see `ops.sources`.
-      instances: [B, h, w] 1 + the row in `objects` of the object that is seen there, 0 for none; None in a run without
-        masks. At the canvas's size from the host, at a fraction of it after augmentation.
-      semantic: [B, h, w] semantic class, or VOID; None in a run without semantic maps. Of the same size.
+      instances: [B, H, W] 1 + the row in `objects` of the object that is seen there, 0 for none; None in a run without
+        masks.
+      semantic: [B, H, W] semantic class, or VOID; None in a run without semantic maps.
     """
 
     image: AnyArray
@@ -174,8 +177,8 @@ class Batch:
     objects: Objects
     known: Bool[AnyArray, "B K"] | None = None
     source: Bool[AnyArray, "B S"] | None = None
-    instances: Int[AnyArray, "B h w"] | UInt8[AnyArray, "B h w"] | None = None
-    semantic: Int[AnyArray, "B h w"] | UInt8[AnyArray, "B h w"] | None = None
+    instances: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
+    semantic: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
 
 
 @struct.dataclass

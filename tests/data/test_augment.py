@@ -9,6 +9,7 @@ import pytest
 from ylosia_jax.data.augment import FILL, Augment, augment, image_keys
 from ylosia_jax.data.copy_paste import copy_paste
 from ylosia_jax.data.pasted import Pasted
+from ylosia_jax.ops.masks import cell_shares
 from ylosia_jax.types import VOID, Batch, Objects
 
 CANVAS = (96, 128)
@@ -390,16 +391,16 @@ def labelled(seed):
     return batch.replace(objects=objects, instances=instances, semantic=semantic, known=known)
 
 
-@functools.partial(jax.jit, static_argnums=(0, 2))
-def jitted_labels(config, batch, stride):
-    return augment(config, batch, 5, 0.0, label_stride=stride, mirror=MIRROR)
+@functools.partial(jax.jit, static_argnums=0)
+def jitted_labels(config, batch):
+    return augment(config, batch, 5, 0.0, mirror=MIRROR)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("config", [ALONE, SHARED, PASTED])
 def test_masks_and_classes_stay_on_their_objects(config):
     for seed in range(8):
-        batch = jax.device_get(jitted_labels(config, labelled(seed), 1))
+        batch = jax.device_get(jitted_labels(config, labelled(seed)))
         for image, objects, instances, semantic in zip(
             batch.image, objects_of(batch), batch.instances, batch.semantic, strict=True
         ):
@@ -429,14 +430,26 @@ def objects_of(batch):
 
 
 @pytest.mark.slow
-def test_coarse_maps_are_samples_of_fine_ones():
-    fine, coarse = (jax.device_get(jitted_labels(SHARED, labelled(3), stride)) for stride in (1, 4))
-    assert coarse.instances.shape == (COUNT, CANVAS[0] // 4, CANVAS[1] // 4)
-    # A coarse cell's centre is a corner of four fine cells.
-    around = np.stack([fine.instances[:, i::4, j::4] for i in (1, 2) for j in (1, 2)])
-    assert (around == coarse.instances).any(0).mean() > 0.99
-    around = np.stack([fine.semantic[:, i::4, j::4] for i in (1, 2) for j in (1, 2)])
-    assert (around == coarse.semantic).any(0).mean() > 0.99
+@pytest.mark.parametrize("config", [Augment(), Augment(flip=1.0), Augment(flip_vertical=1.0), ALONE, PASTED])
+def test_what_the_cells_of_masks_are_asked_for_is_not_off_to_one_side(config):
+    """Shares of cells have their middle where the pixels have theirs, whichever way a picture is turned."""
+    off = []
+    for seed in range(4):
+        batch = jitted_labels(config, labelled(seed))
+        rows = jnp.broadcast_to(1 + jnp.arange(ROWS), (COUNT, ROWS))
+        shares = np.asarray(cell_shares(batch.instances, rows, CANVAS[0] // 4, CANVAS[1] // 4))
+        fine = np.asarray(cell_shares(batch.instances, rows, *CANVAS))
+        boxes = np.asarray(batch.objects.boxes)
+        for i, row in np.argwhere(np.asarray(batch.objects.valid & batch.objects.masked)):
+            y, x = np.mgrid[: shares.shape[2], : shares.shape[3]] * 4 + 2
+            weights = shares[i, row]
+            assert weights.sum() * 16 == pytest.approx(fine[i, row].sum())
+            middle = np.array([(weights * axis).sum() for axis in (x, y)]) / weights.sum()
+            # Objects are rectangles here; those that lie under others are none.
+            if fine[i, row].sum() > 0.98 * np.prod(boxes[i, row, 2:] - boxes[i, row, :2]):
+                off.append(middle - (boxes[i, row, :2] + boxes[i, row, 2:]) / 2)
+    assert len(off) > 20
+    np.testing.assert_allclose(np.mean(off, axis=0), [0, 0], atol=0.1)
 
 
 @pytest.mark.slow
@@ -461,7 +474,7 @@ def test_points_move_with_their_objects_and_mirrors_exchange_sides(flip, flip_ve
 
 @pytest.mark.slow
 def test_points_out_of_view_are_not_labelled():
-    found = jax.device_get(jitted_labels(Augment(scale=(2.5, 2.5), min_visible=0.0), labelled(2), 4)).objects
+    found = jax.device_get(jitted_labels(Augment(scale=(2.5, 2.5), min_visible=0.0), labelled(2))).objects
     x, y, v = np.moveaxis(found.keypoints, -1, 0)
     inside = (x > 0) & (x < CANVAS[1]) & (y > 0) & (y < CANVAS[0])
     assert (inside == (v > 0)).all()
@@ -472,9 +485,9 @@ def test_points_out_of_view_are_not_labelled():
 
 @pytest.mark.slow
 def test_a_mosaic_knows_what_all_of_its_tiles_know():
-    alone = jax.device_get(jitted_labels(ALONE, labelled(0), 4))
+    alone = jax.device_get(jitted_labels(ALONE, labelled(0)))
     np.testing.assert_array_equal(alone.known, labelled(0).known)
-    shared = jax.device_get(jitted_labels(Augment(mosaic=1.0), labelled(0), 4))
+    shared = jax.device_get(jitted_labels(Augment(mosaic=1.0), labelled(0)))
     assert not shared.known[:, 3].any()  # every mosaic of four pictures has the second one in it
     assert shared.known[:, [0, 1, 2, 4]].all()
 
@@ -515,7 +528,7 @@ def laid_out():
 def test_pasted_objects_hide_what_they_lie_on():
     pasted, bar, square = laid_out()
     chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
-    found = jax.device_get(copy_paste(pasted, chosen, picks, label_stride=1, min_visible=0.2, min_side=2))
+    found = jax.device_get(copy_paste(pasted, chosen, picks, min_visible=0.2, min_side=2))
     np.testing.assert_array_equal(found.objects.valid, [[True, True, False], [True, False, False]])
     np.testing.assert_array_equal(found.objects.boxes[0], [[10, 20, 40, 40], square, [0] * 4])
     np.testing.assert_array_equal(found.objects.labels[0], [3, 4, 0])
@@ -529,7 +542,7 @@ def test_pasted_objects_hide_what_they_lie_on():
     for mine, theirs in zip(jax.tree.leaves(found), jax.tree.leaves(pasted), strict=True):
         np.testing.assert_array_equal(mine[1], theirs[1])
     # Hidden too far, the bar leaves, and its mask with it.
-    found = jax.device_get(copy_paste(pasted, chosen, picks, label_stride=1, min_visible=0.6, min_side=2))
+    found = jax.device_get(copy_paste(pasted, chosen, picks, min_visible=0.6, min_side=2))
     np.testing.assert_array_equal(found.objects.labels[0], [4, 0, 0])
     np.testing.assert_array_equal(found.objects.boxes[0, 0], square)
     assert (found.instances[0] == 1).sum() == 50 * 50
@@ -540,7 +553,7 @@ def test_pasted_objects_hide_what_they_lie_on():
 def test_only_what_is_seen_is_pasted_and_only_into_free_rows():
     pasted, _, _ = laid_out()
     chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
-    run = functools.partial(copy_paste, label_stride=1, min_visible=0.2, min_side=2)
+    run = functools.partial(copy_paste, min_visible=0.2, min_side=2)
     # The square lies under something that is not pasted, but for its left edge.
     instances = pasted.instances.at[1, :, 45:].set(3)
     found = jax.device_get(run(pasted.replace(instances=instances), chosen, picks))
@@ -563,7 +576,7 @@ def test_objects_of_unknown_shape_become_crowds_under_pasted_ones():
     objects = pasted.objects.replace(masked=masked, boxes=boxes)
     chosen, picks = jnp.array([True, False]), jnp.ones((2, 3), bool)
     page = pasted.replace(objects=objects)
-    found = jax.device_get(copy_paste(page, chosen, picks, label_stride=1, min_visible=0.2, min_side=2))
+    found = jax.device_get(copy_paste(page, chosen, picks, min_visible=0.2, min_side=2))
     np.testing.assert_array_equal(found.objects.valid[0], [True, True, False])
     np.testing.assert_array_equal(found.objects.crowd[0], [True, False, False])
 
@@ -572,7 +585,7 @@ def test_objects_of_unknown_shape_become_crowds_under_pasted_ones():
 def test_crowds_and_objects_without_masks_are_not_pasted():
     labels = set()
     for seed in range(8):
-        batch = jax.device_get(jitted_labels(Augment(copy_paste=1.0, min_visible=0.0), labelled(seed), 1))
+        batch = jax.device_get(jitted_labels(Augment(copy_paste=1.0, min_visible=0.0), labelled(seed)))
         for i, objects in enumerate(objects_of(batch)):
             foreign = objects.valid & (objects.labels // EACH != i)
             assert not (foreign & objects.crowd).any()
@@ -602,4 +615,4 @@ def test_copy_paste_needs_masks():
     page = Pasted(jnp.zeros((COUNT, *CANVAS, 3)), cover, empty, None, instances=None, semantic=None)
     picks = jnp.ones((COUNT, ROWS), bool)
     with pytest.raises(ValueError, match="map of instances"):
-        copy_paste(page, picks[:, 0], picks, label_stride=1, min_visible=0.1, min_side=1)
+        copy_paste(page, picks[:, 0], picks, min_visible=0.1, min_side=1)

@@ -45,6 +45,28 @@ class Mice:
         )
 
 
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """Two images of a semantic map each, and no boxes."""
+
+    classes: tuple[str, ...]
+    stuff: tuple[str, ...]
+    skeleton: Skeleton | None = None
+    labels: frozenset = frozenset({"semantic"})
+
+    def __len__(self) -> int:
+        return 2
+
+    def __getitem__(self, index: int) -> Example:
+        page = np.zeros((64, 64), np.uint8)
+        page[20:40] = 1
+        nothing = Example(np.zeros((64, 64, 3), np.uint8), "a.png", *NO_OBJECTS)
+        return dataclasses.replace(nothing, semantic=page)
+
+
+NO_OBJECTS = np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, np.float32)
+
+
 @pytest.fixture(scope="module")
 def mixed() -> Mixed:
     return Mixed((Scenes("train", size=8, image_size=(64, 64)), Mice()), (2.0, 1.0))
@@ -72,14 +94,16 @@ def test_weights_decide_the_shares(mixed: Mixed) -> None:
 
 
 def test_an_image_knows_what_its_source_labels(mixed: Mixed) -> None:
-    np.testing.assert_array_equal(mixed[0].known, [True] * 6 + [False] + [True] * len(STUFF))
+    np.testing.assert_array_equal(mixed[0].known, [True] * 6 + [False])
+    np.testing.assert_array_equal(mixed[0].drawn, [True] * 6 + [False] + [True] * len(STUFF))
     names = (*mixed.classes, *mixed.stuff)
-    np.testing.assert_array_equal(mixed[8].known, [name in ("ball", "mouse") for name in names])
+    np.testing.assert_array_equal(mixed[8].known, [name in ("ball", "mouse") for name in mixed.classes])
+    np.testing.assert_array_equal(mixed[8].drawn, [name in ("ball", "mouse") for name in names])
     needs = Needs(masks=True, points=20, semantic=True, classes=7, sources=2)
     batch = prepare(mixed[8], 8, 0, (64, 64), 4, needs)
     assert not np.asarray(batch.objects.masked).any()
     assert (np.asarray(batch.semantic) == VOID).all()
-    np.testing.assert_array_equal(batch.known, mixed[8].known[:7])
+    np.testing.assert_array_equal(batch.known, mixed[8].known)
     np.testing.assert_array_equal(batch.source, [False, True])
     assert (np.asarray(prepare(mixed[0], 0, 0, (64, 64), 32, needs).semantic) != VOID).all()
 
@@ -206,3 +230,21 @@ def test_a_mixture_that_is_scored_shows_each_image_once():
 def test_no_images_are_no_set():
     with pytest.raises(ValueError, match="first is 0: give at least 1"):
         Imported("any", "train", first=0)
+
+
+def test_a_class_whose_pixels_alone_are_drawn_is_not_known_to_be_absent() -> None:
+    """A semantic map of people says nothing of how many there are: its images are no place without people's boxes."""
+    drawn = Drawn(classes=(), stuff=("sky", "ball"))
+    mixed = Mixed((Mice(), drawn), (1.0, 1.0))
+    example = mixed[len(mixed) - 1]
+    assert (mixed.classes, mixed.stuff) == (("mouse", "ball"), ("sky",))
+    np.testing.assert_array_equal(example.known, [False, False])
+    np.testing.assert_array_equal(example.drawn, [False, True, True])
+    assert example.semantic is not None
+    np.testing.assert_array_equal(np.unique(example.semantic), [1, 2])
+    found = ImageDetections(np.array([[1, 1, 9, 9]], np.float32), np.array([0.9], np.float32), np.array([1]))
+    record = record_of(example, ImageAnswer(found, semantic=example.semantic), len(mixed.classes), 3)
+    assert record.found is not None
+    assert len(record.found.labels) == 0
+    assert record.confusion is not None
+    assert np.trace(record.confusion[:3, :3]) == example.semantic.size

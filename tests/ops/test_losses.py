@@ -3,6 +3,7 @@ import math
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ylosia_jax.ops import losses
@@ -53,22 +54,32 @@ def test_binary_entropy_is_the_least_cross_entropy():
     assert above.min() > -1e-6
 
 
-def test_softmax_cross_entropy_equals_its_definition():
+def test_softmax_divergence_equals_its_definition():
     rng = np.random.default_rng(1)
-    logits, labels = rng.normal(0, 4, (6, 7, 5)).astype(np.float32), rng.integers(0, 5, (6, 7))
-    found = jax.jit(losses.softmax_cross_entropy_loss)(logits, labels)
+    logits = rng.normal(0, 4, (6, 7, 5)).astype(np.float32)
+    # Of whole cells, of cells that are labelled in part, and of one that is not.
+    shares = rng.dirichlet(np.full(5, 0.3), (6, 7)) * rng.uniform(0, 1, (6, 7, 1))
+    shares[0], shares[1, 0] = np.eye(5)[rng.integers(0, 5, 7)], 0
+    found = jax.jit(losses.softmax_divergence_loss)(logits, shares.astype(np.float32))
     for i, j in np.ndindex(6, 7):
         p = np.exp(logits[i, j].astype(np.float64))
-        np.testing.assert_allclose(found[i, j], -math.log(p[labels[i, j]] / p.sum()), atol=1e-5)
-    np.testing.assert_allclose(losses.softmax_cross_entropy_loss(*map(jnp.asarray, (logits, labels))), found, atol=1e-6)
+        truth = shares[i, j]
+        expected = sum(
+            s * (math.log(s / truth.sum()) - math.log(q)) for s, q in zip(truth, p / p.sum(), strict=True) if s
+        )
+        np.testing.assert_allclose(found[i, j], expected, atol=1e-5)
+    assert found[1, 0] == 0
 
 
-def test_softmax_cross_entropy_of_extreme_logits_and_of_labels_outside():
-    logits = np.array([[1e4, 0, -1e4], [0, 0, 0], [0, 0, 0]], np.float32)
-    run = jax.jit(jax.vmap(jax.value_and_grad(losses.softmax_cross_entropy_loss)))
-    values, gradients = run(logits, np.array([1, -1, 3]))
-    np.testing.assert_allclose(values, [1e4, math.log(3), math.log(3)], rtol=1e-6)
-    np.testing.assert_allclose(gradients, [[1, -1, 0], [1 / 3] * 3, [1 / 3] * 3], atol=1e-6)
+def test_softmax_divergence_is_least_where_the_shares_are_told():
+    shares = jnp.array([[0.25, 0.75, 0], [0.1, 0, 0.3], [0, 0, 0]])
+    run = jax.jit(jax.vmap(jax.value_and_grad(losses.softmax_divergence_loss)))
+    values, gradients = run(jnp.log(jnp.maximum(shares, 1e-9)), shares)
+    np.testing.assert_allclose(values, np.zeros(3), atol=1e-6)
+    np.testing.assert_allclose(gradients, np.zeros((3, 3)), atol=1e-6)
+    values, gradients = run(jnp.array([[1e4, 0, -1e4]] * 3), jnp.array([[0.0, 1, 0]] * 3))
+    np.testing.assert_allclose(values, [1e4] * 3, rtol=1e-6)
+    np.testing.assert_allclose(gradients, [[1, -1, 0]] * 3, atol=1e-6)
 
 
 def distribution_focal_by_definition(logits, distances, bins):
@@ -108,7 +119,7 @@ def test_distribution_focal_of_a_whole_number_is_cross_entropy():
     logits = np.random.default_rng(3).normal(0, 2, (4, 8)).astype(np.float32)
     bins = np.array([0, 2, 5, 6])
     found, _ = focal_of_8_bins(logits.reshape(32), bins.astype(np.float32))
-    np.testing.assert_allclose(found, jax.jit(losses.softmax_cross_entropy_loss)(logits, bins), atol=1e-5)
+    np.testing.assert_allclose(found, optax.softmax_cross_entropy_with_integer_labels(logits, bins), atol=1e-5)
 
 
 def test_distribution_focal_clips_what_the_bins_cannot_express():

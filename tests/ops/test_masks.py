@@ -26,12 +26,13 @@ def test_inside_boxes_by_hand():
     np.testing.assert_array_equal(np.argwhere(found[3]), [[0, 0]])
 
 
-def test_instance_masks_take_rows_out_of_the_map():
-    page = np.array([[[0, 1, 1], [3, 3, 0]]], np.int32)
-    found = masks.instance_masks(page, np.array([[0, 2, 1]], np.int32))
-    np.testing.assert_array_equal(found[0, 0], [[0, 1, 1], [0, 0, 0]])
-    np.testing.assert_array_equal(found[0, 1], [[0, 0, 0], [1, 1, 0]])
-    assert not found[0, 2].any()
+def test_cell_shares_by_hand():
+    page = jnp.array([[[0, 1, 1, 1], [3, 3, 0, 1]]], jnp.int32)
+    wanted = jnp.array([[1, 3, 2]], jnp.int32)
+    np.testing.assert_array_equal(masks.cell_shares(page, wanted, 1, 2)[0], [[[0.25, 0.75]], [[0.5, 0]], [[0, 0]]])
+    np.testing.assert_array_equal(masks.cell_shares(page, wanted, 2, 4)[0, 0], [[0, 1, 1, 1], [0, 0, 0, 1]])
+    with pytest.raises(ValueError, match="no whole multiple"):
+        masks.cell_shares(page, wanted, 2, 3)
 
 
 @pytest.mark.parametrize("shape", [(12, 20), (3, 5), (7, 11)])

@@ -4,7 +4,7 @@ Every image of a batch draws its randomness from (seed, epoch, index) alone, so 
 place in the batch and a resumed run change nothing. Scale, translation, flips and mosaic are one pair of interpolation
 matrices an image or tile: no gather. Maps of numbers (instances, classes) move by matrices with a single one in a row.
 
-Shape shorthand: B images, N objects (padded), H W canvas, h w cells of the label maps, J points of a pose, T tiles.
+Shape shorthand: B images, N objects (padded), H W canvas, J points of a pose, T tiles.
 """
 
 import dataclasses
@@ -16,7 +16,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
 
 from ylosia_jax.data.copy_paste import copy_paste
-from ylosia_jax.data.pasted import Pasted, coarser, compact
+from ylosia_jax.data.pasted import Pasted, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
 from ylosia_jax.types import VOID, Batch, Objects
@@ -85,7 +85,6 @@ def augment(
     seed: int,
     progress: Float[Array, ""] | float,
     *,
-    label_stride: int = 4,
     mirror: Sequence[int] = (),
 ) -> Batch:
     """Augments a batch.
@@ -97,7 +96,6 @@ def augment(
       batch: uint8 images on their canvas.
       seed: of the run.
       progress: share of the run that is done, in [0, 1); traced, so that closing the mosaic compiles nothing anew.
-      label_stride: pixels of the canvas a cell of the label maps; it divides both sides.
       mirror: the skeleton's, since a mirrored left hand is a right one; empty where there are no poses.
 
     Returns:
@@ -108,10 +106,7 @@ def augment(
     canvas = jnp.array([height, width], jnp.float32)
     draws = jax.vmap(lambda key: _draw(config, key, canvas, progress))(image_keys(seed, batch))
 
-    # What is cut out of one picture and laid over another is cut out pixel by pixel.
-    pasting = config.copy_paste > 0 and batch.instances is not None
-    grid = 1 if pasting else label_stride
-    paste = functools.partial(_paste, config, label_stride=grid, mirror=jnp.array(mirror, jnp.int32))
+    paste = functools.partial(_paste, config, mirror=jnp.array(mirror, jnp.int32))
     if config.mosaic == 0:
         pasted = _alone(paste, batch, draws)
     else:
@@ -120,7 +115,7 @@ def augment(
             draws["mosaic"].any(), lambda: _mosaic(paste, batch, draws), lambda: _alone(paste, batch, draws)
         )
 
-    if pasting:
+    if config.copy_paste > 0 and batch.instances is not None:
         rows = batch.objects.labels.shape[1]
         picks = jax.vmap(lambda draw: jax.random.bernoulli(draw["picks"], 0.5, (rows,)))(draws)
         pasted = jax.lax.cond(
@@ -129,11 +124,10 @@ def augment(
                 pasted,
                 draws["copy_paste"],
                 picks,
-                label_stride=label_stride,
                 min_visible=config.min_visible,
                 min_side=config.min_side,
             ),
-            lambda: coarser(pasted, label_stride),
+            lambda: pasted,
         )
 
     def recolour(image: Array, cover: Array, draw: dict[str, Array]) -> Array:
@@ -205,7 +199,6 @@ def _paste(
     tile: int,
     shown: Array,
     *,
-    label_stride: int,
     mirror: Int[Array, " J"],
 ) -> Pasted:
     """Moves every picture to its place as tile number `tile`; those not `shown` leave no trace."""
@@ -229,9 +222,7 @@ def _paste(
             if numbers is None:
                 return None
             up, along = (
-                image_ops.sampling_matrix(
-                    size, size, extent[i], stride=label_stride, scale=scale, offset=start[i], flip=flips[i]
-                )
+                image_ops.sampling_matrix(size, size, extent[i], scale=scale, offset=start[i], flip=flips[i])
                 for i, size in enumerate((height, width))
             )
             sampled = image_ops.resample(numbers.astype(jnp.float32)[..., None], up * shown, along)[..., 0]

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from ylosia_jax.data.pasted import Pasted, coarser, compact
+from ylosia_jax.data.pasted import Pasted, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.types import Objects
 
@@ -19,7 +19,6 @@ def copy_paste(
     chosen: Bool[Array, " B"],
     picks: Bool[Array, "B N"],
     *,
-    label_stride: int,
     min_visible: float,
     min_side: float,
 ) -> Pasted:
@@ -32,18 +31,17 @@ def copy_paste(
     neither a target nor background. Padding rows stay padding.
 
     Args:
-      pasted: with maps of every pixel.
+      pasted: with maps.
       chosen: images that get something pasted.
       picks: rows of the next image's objects that are pasted.
-      label_stride: pixels that a cell of the returned label maps is wide.
       min_visible: an object stays if at least this share of its pixels remains in view.
       min_side: and if both sides of its box are at least this long, in pixels.
 
     Raises:
-      ValueError: if there are no masks, or not of every pixel.
+      ValueError: if there are no masks.
     """
-    if pasted.instances is None or pasted.instances.shape[1:] != pasted.image.shape[1:3]:
-        raise ValueError("copy_paste cuts objects out by their masks: it needs a map of instances at every pixel")
+    if pasted.instances is None:
+        raise ValueError("copy_paste cuts objects out by their masks: it needs a map of instances")
     donor = jax.tree.map(lambda x: jnp.roll(x, -1, axis=0), pasted)
     rows = picks.shape[1]
 
@@ -75,7 +73,7 @@ def copy_paste(
         instances=instances,
         semantic=semantic,
     )
-    return compact(coarser(laid, label_stride), both, rows)
+    return compact(laid, both, rows)
 
 
 def _any_of(instances: Int[Array, "B H W"], rows: Bool[Array, "B N"]) -> Bool[Array, "B H W"]:

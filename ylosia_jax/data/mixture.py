@@ -39,8 +39,9 @@ class Mapped:
 
     def __getitem__(self, index: int, /) -> Example:
         example, own = self.source[index], self._places
-        known = np.zeros(len(self.classes) + len(self.stuff), bool)
-        known[own[own >= 0]] = True if example.known is None else example.known[own >= 0]
+        known, drawn = np.zeros(len(self.classes), bool), np.zeros(len(self.classes) + len(self.stuff), bool)
+        known[own[: len(self.source.classes)]] = True if example.known is None else example.known
+        drawn[own[own >= 0]] = True if example.drawn is None else example.drawn[own >= 0]
         keypoints, start = example.keypoints, self._start
         if start is None or self.skeleton is None:
             keypoints = None
@@ -54,7 +55,8 @@ class Mapped:
             table[: len(own)] = np.where(own >= 0, own, VOID)
             semantic = table[semantic]
         labels = own[example.labels] if len(example.labels) else example.labels
-        return dataclasses.replace(example, labels=labels, keypoints=keypoints, semantic=semantic, known=known)
+        labelled = {"labels": labels, "keypoints": keypoints, "semantic": semantic}
+        return dataclasses.replace(example, **labelled, known=known, drawn=drawn)
 
     @functools.cached_property
     def _places(self) -> Int[np.ndarray, " S"]:

@@ -1,6 +1,6 @@
 """Pictures on their canvases with all their labels, half way through augmentation.
 
-Shape shorthand: B images, N objects (padded), K classes, H W canvas, h w cells of the label maps.
+Shape shorthand: B images, N objects (padded), K classes, H W canvas.
 """
 
 import jax
@@ -26,20 +26,8 @@ class Pasted:
     cover: Float[Array, "B H W 1"]
     objects: Objects
     known: Bool[Array, "B K"] | None
-    instances: Int[Array, "B h w"] | None
-    semantic: Int[Array, "B h w"] | None
-
-
-def coarser(pasted: Pasted, stride: int) -> Pasted:
-    """Label maps of every pixel, sampled at the centres of larger cells."""
-    cells = slice(stride // 2, None, stride)
-
-    def sampled(page: Array | None) -> Array | None:
-        return None if page is None else page[:, cells, cells]
-
-    return pasted.replace(  # type: ignore[attr-defined]
-        instances=sampled(pasted.instances), semantic=sampled(pasted.semantic)
-    )
+    instances: Int[Array, "B H W"] | None
+    semantic: Int[Array, "B H W"] | None
 
 
 def compact(pasted: Pasted, objects: Objects, rows: int) -> Pasted:

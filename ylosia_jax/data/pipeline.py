@@ -158,7 +158,7 @@ def prepare(
     if needs.semantic:
         semantic = resize(example.semantic, VOID)
     if needs.classes:
-        known = array(np.ones(needs.classes) if example.known is None else example.known[: needs.classes], bool)
+        known = array(np.ones(needs.classes) if example.known is None else example.known, bool)
 
     image: Any = box.apply(example.image, canvas)
     return Batch(

@@ -48,21 +48,16 @@ def sampling_matrix(
     in_size: int,
     extent: Float[Array, ""] | float,
     *,
-    stride: int = 1,
     scale: Float[Array, ""] | float = 1.0,
     offset: Float[Array, ""] | float = 0.0,
     flip: Bool[Array, ""] | bool = False,
-) -> Float[Array, "cells in_size"]:
-    """`interpolation_matrix` for numbers that cannot be averaged, such as classes: each cell takes one input pixel.
+) -> Float[Array, "out_size in_size"]:
+    """`interpolation_matrix` for numbers that cannot be averaged, such as classes: each pixel takes one input pixel.
 
-    Rows are one-hot, or zero where the cell's centre lies outside the picture. Whole numbers up to 256 pass unchanged
+    Rows are one-hot, or zero where the pixel's centre lies outside the picture. Whole numbers up to 256 pass unchanged
     through a product with it, also where the accelerator multiplies in bfloat16.
-
-    Args:
-      out_size: of the axis in pixels; `out_size // stride` cells are returned.
-      stride: output pixels a cell.
     """
-    centres = ((jnp.arange(out_size // stride) + 0.5) * stride - offset) / scale
+    centres = (jnp.arange(out_size) + 0.5 - offset) / scale
     inside = (centres > 0) & (centres < extent)
     source = jnp.floor(jnp.where(flip, extent - centres, centres))
     # In the picture's last cell rounding may reach its end.

@@ -2,7 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Int
+import optax
+from jaxtyping import Array, Float
 
 
 def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
@@ -16,10 +17,14 @@ def binary_entropy(targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
     return jax.scipy.special.entr(targets) + jax.scipy.special.entr(1 - targets)
 
 
-def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, "*A"]) -> Float[Array, "*A"]:
-    """Cross entropy of softmax(logits) against class indices; a label outside [0, K) costs only the log partition."""
-    picked = jnp.sum(logits * jax.nn.one_hot(labels, logits.shape[-1], dtype=logits.dtype), axis=-1)
-    return jax.nn.logsumexp(logits, axis=-1) - picked
+def softmax_divergence_loss(logits: Float[Array, "*A K"], shares: Float[Array, "*A K"]) -> Float[Array, "*A"]:
+    """Cross entropy of softmax(logits) against shares, less the least that it can be.
+
+    Shares that add up to less than 1 count for as much as they are; without any there is no loss.
+    """
+    known = shares.sum(axis=-1)
+    floor = jax.scipy.special.entr(shares).sum(axis=-1) - jax.scipy.special.entr(known)
+    return optax.softmax_cross_entropy(logits, shares) - floor
 
 
 def distribution_focal_loss(

@@ -36,14 +36,27 @@ def spans(boxes: Float[Array, "*M 4"], height: int, width: int) -> tuple[Bool[Ar
     return (y >= y0) & (y < y1), (x >= x0) & (x < x1)
 
 
-def instance_masks(instances: Int[Array, "B h w"], rows: Int[Array, "B M"]) -> Float[Array, "B M h w"]:
-    """The masks of some objects out of a map of all.
+def cell_shares(
+    numbers: Int[Array, "B H W"], wanted: Int[Array, "B M"], height: int, width: int
+) -> Float[Array, "B M h w"]:
+    """The share of each cell's pixels that show a number: with it an edge has a place within the cell.
+
+    Of a map that took one pixel a cell, edges would be off by up to half a cell, and all to one side: a cell of even
+    width has no pixel at its centre.
 
     Args:
-      instances: 1 + the row of the object that each cell shows, 0 for none.
-      rows: of the objects wanted.
+      numbers: at every pixel, such as those of objects or of classes.
+      wanted: of each image; rows of padding are numbers like others.
+
+    Raises:
+      ValueError: if the pixels are no whole multiple of the cells.
     """
-    return (instances[:, None] == rows[:, :, None, None] + 1).astype(jnp.float32)
+    factor = numbers.shape[1] // height
+    if numbers.shape[1:] != (factor * height, factor * width):
+        raise ValueError(f"{numbers.shape[1:]} pixels are no whole multiple of {(height, width)} cells")
+    # Sorted by their places in their cells, pixels are added up map by map, which is quick on every backend.
+    apart = pixel_unshuffle(numbers, factor)
+    return (apart[:, :, :, None] == wanted[:, :, None, None]).mean(axis=(0, 1), dtype=jnp.float32)
 
 
 def resize(logits: Float[Array, "*B h w"], height: int, width: int) -> Float[Array, "*B H W"]:

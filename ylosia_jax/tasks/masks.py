@@ -25,7 +25,7 @@ class MaskTargets:
       points: [B, P] anchor point.
       weight: [B, P] that of its box; 0 for padding, and where the object's mask is unknown.
       boxes: [B, P, 4] the object's box, in cells of the prototypes' grid.
-      masks: [B, P, h, w] the object's mask on that grid, 0 or 1.
+      masks: [B, P, h, w] the share of each cell of that grid that the object covers.
     """
 
     points: Int[Array, "B P"]
@@ -61,14 +61,12 @@ class PrototypeMasks:
         """Chooses the points to train, and cuts their objects' masks out of the map.
 
         Raises:
-          ValueError: if the map of instances and the prototypes have different grids.
+          ValueError: if the batch has no map of instances, or one of no whole number of pixels a prototypes' cell.
         """
         dense, objects = targets[self.learned_with], batch.objects
         height, width = outputs[self.head].prototypes.shape[1:3]
-        instances = batch.instances
-        if instances is None or objects.masked is None or instances.shape[1:] != (height, width):
-            found = None if instances is None else instances.shape[1:]
-            raise ValueError(f"the map of instances is {found} cells, the prototypes are {(height, width)}")
+        if batch.instances is None or objects.masked is None:
+            raise ValueError("the batch has no map of instances")
         masked = jnp.take_along_axis(objects.masked & objects.valid, dense.index, axis=1)
         share, chosen = points.choose_points(
             dense.share * masked,
@@ -83,24 +81,26 @@ class PrototypeMasks:
             points=chosen,
             weight=jnp.take_along_axis(dense.score, chosen, axis=1) * (share > 0),
             boxes=jnp.take_along_axis(objects.boxes, rows[..., None], axis=1) * scale,
-            masks=mask_ops.instance_masks(instances, rows),
+            masks=mask_ops.cell_shares(batch.instances, 1 + rows, height, width),
         )
 
     def loss(
         self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross entropy of the cells inside the true box, as a share of the box's area, weighted as the box's losses.
+        """The mean cross entropy of the cells inside the true box and of one around it, weighted as the box's losses.
 
-        Cutting with the true box and dividing by its area gives a small object the weight of a large one (YOLACT,
-        section 3.3). The sum over the trained points is divided by the sum of their weights over the global batch, set
-        by set.
+        Cutting with the true box and dividing by the number of cells gives a small object the weight of a large one
+        (YOLACT, section 3.3); the pixels of the box's rim are mixed from cells around it. The sum over the trained
+        points is divided by the sum of their weights over the global batch, set by set. The logit of a cell that is
+        partly covered is asked to tell how far.
         """
         wanted: MaskTargets = targets[self.head]
         found: MaskOutputs = outputs[self.head]
         height, width = wanted.masks.shape[2:]
         logits = mask_ops.assemble(_coefficients(found, wanted.points), found.prototypes)
-        inside = mask_ops.inside_boxes(wanted.boxes, height, width)
-        each = (losses.binary_cross_entropy_loss(logits, wanted.masks) * inside).sum(axis=(2, 3))
+        inside = mask_ops.inside_boxes(wanted.boxes + jnp.array([-1.0, -1, 1, 1]), height, width)
+        each = losses.binary_cross_entropy_loss(logits, wanted.masks) - losses.binary_entropy(wanted.masks)
+        each = (each * inside).sum(axis=(2, 3))
         each = each / jnp.maximum(inside.sum(axis=(2, 3)), 1)
         sums, weights = (each * wanted.weight).sum(axis=1), wanted.weight.sum(axis=1)
         return self.gain * sources.mean_over_batch(sums, weights, batch.source), {}

@@ -10,24 +10,22 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from flax import struct
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
 from ylosia_jax.ops import losses, sources
 from ylosia_jax.ops import masks as mask_ops
-from ylosia_jax.types import VOID, Batch, Label, SemanticMap
+from ylosia_jax.types import Batch, Label, SemanticMap
 
 
 @struct.dataclass
 class SemanticTargets:
-    """What each cell of the truth's grid is asked for.
+    """What each cell of the logits' grid is asked for.
 
     Attributes:
-      labels: [B, h, w] class; any where not labelled.
-      labelled: [B, h, w] False where nobody says what is there.
+      shares: [B, h, w, S] how much of the cell each class covers; nobody says what is in the rest of it.
     """
 
-    labels: Int[Array, "B h w"]
-    labelled: Bool[Array, "B h w"]
+    shares: Float[Array, "B h w S"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,7 +52,7 @@ class Semantic:
         return frozenset({"semantic"})
 
     def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any]) -> SemanticTargets:
-        """The truth as it stands.
+        """The shares of the classes in each cell.
 
         Raises:
           ValueError: if the batch has no semantic map, or the logits another stride or another number of classes.
@@ -66,29 +64,28 @@ class Semantic:
             raise ValueError(f"the task has {self.classes} semantic classes, the head's logits are of {classes}")
         if (cells[0] * self.stride, cells[1] * self.stride) != batch.image.shape[1:3]:
             raise ValueError(f"stride is {self.stride}, but the logits are {tuple(cells)} cells of the canvas")
-        labels = batch.semantic.astype(jnp.int32)
-        return SemanticTargets(labels=labels, labelled=labels != VOID)
+        wanted = jnp.broadcast_to(jnp.arange(classes), (len(batch.semantic), classes))
+        shares = mask_ops.cell_shares(batch.semantic.astype(jnp.int32), wanted, cells[0], cells[1])
+        return SemanticTargets(shares=jnp.moveaxis(shares, 1, -1))
 
     def loss(
         self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
-        """Cross entropy over the labelled cells of the global batch, and soft Dice (V-Net, arXiv:1606.04797).
+        """Cross entropy over the labelled cells of the global batch, and soft Dice (V-Net, arXiv:1606.04797, 3).
 
-        Both are those of each set of a mixture. Logits on another grid than the truth's are enlarged to it bilinearly.
-        Cells that are not labelled cost nothing.
+        Both are those of each set of a mixture. Cells count as far as they are labelled; of one that several classes
+        share the logits are asked to tell the shares.
         """
-        wanted: SemanticTargets = targets[self.head]
-        logits = _resize(outputs[self.head], wanted.labels.shape[1], wanted.labels.shape[2])
-        labelled = wanted.labelled.astype(jnp.float32)
-        cross = losses.softmax_cross_entropy_loss(logits, wanted.labels) * labelled
+        truth: Array = targets[self.head].shares
+        logits: Array = outputs[self.head]
+        labelled = truth.sum(axis=-1)
+        cross = losses.softmax_divergence_loss(logits, truth)
         cross = sources.mean_over_batch(cross.sum(axis=(1, 2)), labelled.sum(axis=(1, 2)), batch.source)
         parts = {"cross_entropy": self.gain * cross}
         if self.dice:
-            truth = jax.nn.one_hot(wanted.labels, logits.shape[-1]) * labelled[..., None]
             found = jax.nn.softmax(logits) * labelled[..., None]
-            both, sizes, drawn = (
-                sources.sum_by_source(x.sum(axis=(1, 2)), batch.source) for x in (truth * found, truth + found, truth)
-            )
+            each = truth * found, truth**2 + found**2, truth
+            both, sizes, drawn = (sources.sum_by_source(x.sum(axis=(1, 2)), batch.source) for x in each)
             overlap, present = 1 - 2 * both / jnp.maximum(sizes, 1), drawn > 0
             mean = (overlap * present).sum(axis=1) / jnp.maximum(present.sum(axis=1), 1)
             parts["dice"] = self.gain * self.dice * sources.mean_of_sources(mean, batch.source)
@@ -97,9 +94,3 @@ class Semantic:
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any]) -> SemanticMap:
         """The likeliest class of each pixel, of the logits enlarged to the canvas."""
         return SemanticMap(labels=mask_ops.enlarged_argmax(outputs[self.head], self.stride))
-
-
-def _resize(logits: Float[Array, "B h w S"], height: int, width: int) -> Float[Array, "B H W S"]:
-    if logits.shape[1:3] == (height, width):
-        return logits
-    return jnp.moveaxis(mask_ops.resize(jnp.moveaxis(logits, -1, 1), height, width), 1, -1)
