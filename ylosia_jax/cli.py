@@ -84,7 +84,11 @@ class Evaluate:
 
 @dataclasses.dataclass(frozen=True)
 class Predict:
-    """Predict images: a drawn picture each, and predictions.json (a COCO results list)."""
+    """Predict images: a drawn picture each, and predictions.json, a COCO results list of boxes, masks and poses.
+
+    Semantic maps go to semantic/ as PNGs, their classes to semantic.json; panoptic maps to panoptic/ and panoptic.json,
+    in COCO's form.
+    """
 
     workdir: Positional[str]
     """The run's folder."""

@@ -74,8 +74,8 @@ class Example:
       crowd: [n] True where one box stands for a group (COCO `iscrowd`): never a training target, ignored when scored.
       area: [n] the object's own area in square pixels, which COCO evaluation uses to sort by size. The segmentation's
         where there is one, else the box's.
-      masks: of each object its pixels in `image` as COCO's compressed run lengths (`counts`); None where nobody drew
-        any.
+      masks: of each object its pixels in `image` as COCO's compressed run lengths (`counts`), empty where nobody drew
+        this one; None where nobody drew any.
       keypoints: [n, J, 3] x, y in pixels of `image` and COCO's v: 0 not labelled, 1 hidden, 2 visible; None where
         nobody marked any.
       semantic: [H, W] the semantic class of each pixel, or VOID; None where nobody drew it.

@@ -1,6 +1,8 @@
 """Masks, poses and maps through every reader, the store and back."""
 
 import json
+import struct
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -77,13 +79,64 @@ def test_polygons_and_run_lengths_come_back_as_masks(tmp_path: Path) -> None:
     assert drawn[3][5, 26]
 
 
-def test_an_image_with_an_object_that_nobody_drew_has_no_masks(tmp_path: Path) -> None:
-    found = coco.read(coco_file(tmp_path, {"segmentation": [SQUARE]}, {"segmentation": []}), split="train")
+def test_of_an_image_with_an_object_that_nobody_drew_the_others_are_learned(tmp_path: Path) -> None:
+    found = coco.read(coco_file(tmp_path, {"segmentation": []}, {"segmentation": [SQUARE]}), split="train")
+    assert any("1 object of 2 without a mask" in note for note in found.notes)
     example = stored(found, tmp_path)[0]
-    assert example.masks is None
+    # What is found there could be neither right nor wrong.
+    assert image_truth(example).masks is None
     batch = prepare(example, 0, 0, (32, 32), 4, Needs(masks=True))
-    assert not np.asarray(batch.objects.masked).any()
-    assert not np.asarray(batch.instances).any()
+    np.testing.assert_array_equal(batch.objects.masked, [False, True, False, False])
+    assert set(np.unique(np.asarray(batch.instances)).tolist()) == {0, 2}
+
+
+LINE, OUTSIDE = [4, 4, 12, 4, 8, 4], [WIDTH + 4, 4, WIDTH + 9, 4, WIDTH + 9, 9]
+
+
+@pytest.mark.parametrize("drawn", [[LINE], [OUTSIDE], {"size": [HEIGHT, WIDTH], "counts": [HEIGHT * WIDTH]}])
+def test_a_mask_without_a_pixel_is_noted_and_taken_as_not_drawn(tmp_path: Path, drawn: Any) -> None:
+    found = coco.read(coco_file(tmp_path, {"segmentation": drawn}, {"segmentation": [SQUARE]}), split="train")
+    assert any("its mask has no pixel" in note for note in found.notes)
+    example = stored(found, tmp_path)[0]
+    assert example.masks is not None
+    assert [bool(mask) for mask in example.masks] == [False, True]
+
+
+def test_of_an_object_wholly_under_another_no_shape_is_learned(tmp_path: Path) -> None:
+    found = coco.read(coco_file(tmp_path, *[{"segmentation": [SQUARE]}] * 2), split="train")
+    batch = prepare(stored(found, tmp_path)[0], 0, 0, (32, 32), 4, Needs(masks=True))
+    np.testing.assert_array_equal(batch.objects.valid, [True, True, False, False])
+    np.testing.assert_array_equal(batch.objects.masked, [False, True, False, False])
+
+
+def test_an_objects_area_is_that_of_its_mask(tmp_path: Path) -> None:
+    found = coco.read(coco_file(tmp_path, {"segmentation": [SQUARE[:6]]}, {}, {"area": 7.0}), split="train")
+    example = stored(found, tmp_path)[0]
+    assert example.masks is not None
+    np.testing.assert_array_equal(example.area, [rle.area(example.masks[0], (HEIGHT, WIDTH)), 48, 7])
+
+
+def palette_png(numbers: np.ndarray, depth: int, colours: list[tuple[int, int, int]]) -> bytes:
+    """A PNG of indices into a palette, some of them transparent, as drawing programs write them."""
+    bits = np.unpackbits(numbers[..., None].astype(np.uint8), axis=-1)[..., 8 - depth :]
+    rows = np.packbits(bits.reshape(len(numbers), -1), axis=-1)
+    pixels = b"".join(b"\0" + row.tobytes() for row in rows)
+    head = struct.pack(">IIBBBBB", numbers.shape[1], numbers.shape[0], depth, 3, 0, 0, 0)
+    parts = [(b"IHDR", head), (b"PLTE", bytes(np.array(colours, np.uint8))), (b"tRNS", b"\0")]
+    parts += [(b"IDAT", zlib.compress(pixels)), (b"IEND", b"")]
+    chunks = [struct.pack(">I", len(b)) + k + b + struct.pack(">I", zlib.crc32(k + b)) for k, b in parts]
+    return b"\x89PNG\r\n\x1a\n" + b"".join(chunks)
+
+
+@pytest.mark.parametrize("depth", [2, 4, 8])
+@pytest.mark.parametrize("colours", [[(0, 0, 0), (128, 0, 0), (0, 128, 0)], [(200,) * 3, (0,) * 3, (90,) * 3]])
+def test_the_numbers_of_a_png_with_a_palette_are_its_indices(tmp_path: Path, depth: int, colours: Any) -> None:
+    numbers = np.random.default_rng(0).integers(0, 3, (HEIGHT, WIDTH))
+    picture(tmp_path / "images" / "a.png")
+    (tmp_path / "masks").mkdir()
+    (tmp_path / "masks" / "a.png").write_bytes(palette_png(numbers, depth, colours))
+    source = stored(masks.read(tmp_path, classes=("zero", "one", "two")), tmp_path)
+    np.testing.assert_array_equal(source[0].semantic, numbers)
 
 
 def test_a_crowd_may_go_without_its_mask(tmp_path: Path) -> None:

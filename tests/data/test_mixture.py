@@ -6,7 +6,7 @@ import pytest
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, true_segments
 from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
-from ylosia_jax.data.mixture import Mapped, Mixed, join_skeletons
+from ylosia_jax.data.mixture import Mapped, Mixed, Renamed, join_skeletons
 from ylosia_jax.data.pipeline import Needs, prepare, shuffled, train_batches
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
@@ -248,3 +248,34 @@ def test_a_class_whose_pixels_alone_are_drawn_is_not_known_to_be_absent() -> Non
     assert len(record.found.labels) == 0
     assert record.confusion is not None
     assert np.trace(record.confusion[:3, :3]) == example.semantic.size
+
+
+def test_a_map_of_names_joins_and_leaves_out_classes() -> None:
+    scenes, first = Scenes("train", size=8, image_size=(64, 64)), CLASSES[0]
+    drop, join = CLASSES[1], CLASSES[2]
+    renamed = Renamed(scenes, ((join, first), (drop, ""), (STUFF[0], "ground")))
+    assert renamed.classes == tuple(name for name in CLASSES if name not in (drop, join))
+    assert renamed.stuff == ("ground", *STUFF[1:])
+    dropped = joined = 0
+    for i in range(8):
+        before, after = scenes[i], renamed[i]
+        names = [CLASSES[label] for label in before.labels]
+        expected = [first if name == join else name for name in names if name != drop]
+        assert [renamed.classes[label] for label in after.labels] == expected
+        keep = [name != drop for name in names]
+        np.testing.assert_array_equal(after.boxes, before.boxes[keep])
+        assert before.masks is not None
+        assert after.masks == tuple(mask for mask, kept in zip(before.masks, keep, strict=True) if kept)
+        assert before.semantic is not None
+        assert after.semantic is not None
+        np.testing.assert_array_equal(after.semantic == VOID, before.semantic == 1)
+        np.testing.assert_array_equal(after.semantic == len(renamed.classes), before.semantic == len(CLASSES))
+        dropped, joined = dropped + keep.count(False), joined + names.count(join)
+    assert dropped
+    assert joined
+    mice = Renamed(Mice(), (("mouse", "rodent"),))
+    assert mice.classes == ("rodent", "ball")
+    assert mice.skeleton is not None
+    assert mice.skeleton.classes == ("rodent",)
+    with pytest.raises(UserError, match="names has 'cat', which is no class of the set"):
+        Renamed(scenes, (("cat", "dog"),))

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ylosia_jax.data import store
-from ylosia_jax.data.mixture import Mixed
+from ylosia_jax.data.mixture import Mixed, Renamed
 from ylosia_jax.data.scenes import Scenes
 from ylosia_jax.types import Source, UserError
 
@@ -17,11 +17,14 @@ class Imported:
       split: as the import named it.
       first: only so many images, from the split's first on; None for all. A network that cannot learn a dozen images
         by heart has an error somewhere.
+      names: pairs of a class or stuff of the set and what this run calls it, such as (("red cell", "RBC"),); several of
+        one name become one. An empty name leaves its objects out, as background, and its pixels void.
     """
 
     name: str
     split: str
     first: int | None = None
+    names: tuple[tuple[str, str], ...] = ()
 
     def __post_init__(self) -> None:
         if self.first is not None and self.first < 1:
@@ -58,7 +61,8 @@ def open_dataset(dataset: Dataset) -> Source:
         return Mixed(sources, dataset.weights or tuple(float(len(source)) for source in sources))
     if isinstance(dataset, Scenes):
         return dataset
-    return store.open(dataset.name, dataset.split, first=dataset.first)
+    source = store.open(dataset.name, dataset.split, first=dataset.first)
+    return Renamed(source, dataset.names) if dataset.names else source
 
 
 def other_split(dataset: Dataset, name: str | None, split: str | None) -> Dataset:
@@ -79,5 +83,6 @@ def other_split(dataset: Dataset, name: str | None, split: str | None) -> Datase
         scenes = (part for part in parts if isinstance(part, Scenes))
         base = next(scenes, Scenes("validation", size=128))
         return dataclasses.replace(base, split=split or base.split)
-    own = (part.split for part in parts if isinstance(part, Imported) and part.name == name)
-    return Imported(name, split or next(own, parts[0].split if len(parts) == 1 else "val"))
+    own = (part for part in parts if isinstance(part, Imported) and part.name == name)
+    base = next(own, Imported(name, parts[0].split if len(parts) == 1 else "val"))
+    return Imported(name, split or base.split, names=base.names)

@@ -1,6 +1,7 @@
 """Image files, which are hostile until decoded: bounded, whole, and of a kind that is known."""
 
 import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,6 +11,9 @@ from ylosia_jax.files import read_bytes
 
 MAX_IMAGE_BYTES = 256 << 20
 MAX_PIXELS = 1 << 28
+
+_PNG = b"\x89PNG\r\n\x1a\n"
+_PALETTE = 3  # the header's colour type
 
 _JPEG_SCAN = 0xDA
 _JPEG_FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
@@ -37,10 +41,15 @@ def decode_labels(data: bytes) -> np.ndarray:
     return image
 
 
-def read_numbers(path: Path) -> np.ndarray:
-    """[H, W] or [H, W, C] of a file of masks, as stored. OSError or ValueError, naming the file, if it is not whole."""
+def read_numbers(path: Path, *, indices: bool = False) -> np.ndarray:
+    """[H, W] or [H, W, C] of a file of masks, as stored. OSError or ValueError, naming the file, if it is not whole.
+
+    Args:
+      indices: the numbers of a PNG with a palette, as VOC's are, are the palette's indices and not its colours.
+    """
     try:
         _check_whole(data := read_bytes(path, MAX_IMAGE_BYTES))
+        data = _with_plain_palette(data) if indices else data
         image = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
     except OSError as error:
         raise OSError(f"{path}: {error.strerror or error}") from error
@@ -49,6 +58,22 @@ def read_numbers(path: Path) -> np.ndarray:
     if image is None:
         raise ValueError(f"{path}: it cannot be decoded")
     return image
+
+
+def _with_plain_palette(data: bytes) -> bytes:
+    """A PNG whose palette's colours are replaced by its indices, as greys; other files as they are. It is whole."""
+    if not data.startswith(_PNG) or data[25] != _PALETTE:
+        return data
+    parts, at = [_PNG], len(_PNG)
+    while at < len(data):
+        length, kind = struct.unpack_from(">I4s", data, at)
+        body = data[at + 8 : at + 8 + length]
+        if kind == b"PLTE":
+            body = bytes(index for index in range(1 << data[24]) for _ in range(3))
+        if kind != b"tRNS":
+            parts += [struct.pack(">I", len(body)), kind, body, struct.pack(">I", zlib.crc32(kind + body))]
+        at += 12 + length
+    return b"".join(parts)
 
 
 def verify(path: Path) -> np.ndarray:
@@ -89,7 +114,7 @@ def _size(data: bytes) -> tuple[int, int]:
         if data.find(b"\xff\xd9", at) < 0:
             raise IndexError("no end-of-image marker")
         return width, height
-    if data.startswith(b"\x89PNG\r\n\x1a\n"):
+    if data.startswith(_PNG):
         at, kind = 8, b""
         while kind != b"IEND":
             length, kind = struct.unpack_from(">I4s", data, at)

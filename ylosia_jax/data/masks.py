@@ -169,7 +169,7 @@ def _object(what: str, mask: np.ndarray, name: str) -> records.Object:
 
 def _map(path: Path) -> np.ndarray:
     """[H, W] of numbers."""
-    image = read_numbers(path)
+    image = read_numbers(path, indices=True)
     if image.ndim == 3 and (image[..., :1] == image[..., :3]).all():
         image = image[..., 0]  # grey that was saved as colour
     if image.ndim != 2 or image.dtype.name not in ("uint8", "uint16"):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import itertools
 import math
 from collections.abc import Sequence
 
@@ -49,14 +50,11 @@ class Mapped:
             full = np.zeros((len(keypoints), len(self.skeleton.names), 3), np.float32)
             full[:, start : start + keypoints.shape[1]] = keypoints
             keypoints = full
-        semantic = example.semantic
-        if semantic is not None:
-            table = np.full(256, VOID, np.uint8)
-            table[: len(own)] = np.where(own >= 0, own, VOID)
-            semantic = table[semantic]
         labels = own[example.labels] if len(example.labels) else example.labels
-        labelled = {"labels": labels, "keypoints": keypoints, "semantic": semantic}
-        return dataclasses.replace(example, **labelled, known=known, drawn=drawn)
+        semantic = _relabelled(example.semantic, own)
+        return dataclasses.replace(
+            example, labels=labels, keypoints=keypoints, semantic=semantic, known=known, drawn=drawn
+        )
 
     @functools.cached_property
     def _places(self) -> Int[np.ndarray, " S"]:
@@ -72,6 +70,77 @@ class Mapped:
         """Where the source's points begin in the wider skeleton; None where they do not stand."""
         own, whole = self.source.skeleton, self.skeleton
         return None if own is None or whole is None else place_of(own, whole)
+
+
+@dataclasses.dataclass(frozen=True)
+class Renamed:
+    """A source whose classes go by other names, a `types.Source`.
+
+    Classes of one new name become one, things before stuff; those with an empty one are left out: their objects are
+    background, their pixels void.
+
+    Attributes:
+      source: what is renamed.
+      names: pairs of an old and a new name; classes that are not among them keep theirs.
+      classes, stuff, skeleton: see `types.Source`, in new names.
+    """
+
+    source: Source
+    names: tuple[tuple[str, str], ...]
+    classes: tuple[str, ...] = dataclasses.field(init=False)
+    stuff: tuple[str, ...] = dataclasses.field(init=False)
+    skeleton: Skeleton | None = dataclasses.field(init=False)
+
+    def __post_init__(self) -> None:
+        new, old = dict(self.names), (*self.source.classes, *self.source.stuff)
+        for name in new:
+            if name not in old:
+                raise UserError(f"names has {name!r}, which is no class of the set; it has {', '.join(old)}")
+        classes, stuff = (
+            tuple(dict.fromkeys(filter(None, (new.get(name, name) for name in part))))
+            for part in (self.source.classes, self.source.stuff)
+        )
+        skeleton = self.source.skeleton
+        if skeleton is not None:
+            posed = tuple(dict.fromkeys(filter(None, (new.get(name, name) for name in skeleton.classes))))
+            skeleton = dataclasses.replace(skeleton, classes=posed)
+        derived = {
+            "classes": classes,
+            "stuff": tuple(name for name in stuff if name not in classes),
+            "skeleton": skeleton,
+        }
+        for name, value in derived.items():
+            object.__setattr__(self, name, value)  # the way of a frozen dataclass
+
+    @property
+    def labels(self) -> frozenset[Label]:
+        """Those of the source."""
+        return self.source.labels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int, /) -> Example:
+        example, places = self.source[index], self._places
+        labels = places[example.labels] if len(example.labels) else example.labels
+        keep, masks, keypoints = labels >= 0, example.masks, example.keypoints
+        return dataclasses.replace(
+            example,
+            boxes=example.boxes[keep],
+            labels=labels[keep],
+            crowd=example.crowd[keep],
+            area=example.area[keep],
+            masks=None if masks is None else tuple(itertools.compress(masks, keep)),
+            keypoints=None if keypoints is None else keypoints[keep],
+            semantic=_relabelled(example.semantic, places),
+        )
+
+    @functools.cached_property
+    def _places(self) -> Int[np.ndarray, " S"]:
+        """Of each of the source's semantic classes among the new ones; -1 for those that are left out."""
+        new, places = dict(self.names), {name: i for i, name in enumerate((*self.classes, *self.stuff))}
+        old = (*self.source.classes, *self.source.stuff)
+        return np.array([places.get(new.get(name, name), -1) for name in old], np.int64)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -133,6 +202,15 @@ class Mixed:
     @functools.cached_property
     def _mapped(self) -> tuple[Mapped, ...]:
         return tuple(Mapped(source, self.classes, self.stuff, self.skeleton) for source in self.sources)
+
+
+def _relabelled(semantic: np.ndarray | None, places: np.ndarray) -> np.ndarray | None:
+    """A semantic map whose classes have moved to other places; VOID, and what has no place, is VOID."""
+    if semantic is None:
+        return None
+    table = np.full(256, VOID, np.uint8)
+    table[: len(places)] = np.where(places >= 0, places, VOID)[:256]
+    return table[semantic]
 
 
 def place_of(part: Skeleton, whole: Skeleton) -> int | None:

@@ -145,12 +145,13 @@ def prepare(
 
     masked = keypoints = known = instances = semantic = None
     if needs.masks:
-        masked = pad(np.full(len(example.labels), example.masks is not None))
+        masks = example.masks or (b"",) * len(example.labels)
         # Crowds go unmasked: nothing is learned from their shape, and they would cover the single objects in them.
-        rows = [int(row) for row in keep if not example.crowd[row]]
-        page = None if example.masks is None else instance_map(example.masks, rows, box.size)
+        rows = [int(row) for row in keep if masks[row] and not example.crowd[row]]
         places = np.append(0, 1 + np.searchsorted(keep, rows)).astype(np.uint8)
-        instances = resize(None if page is None else places[page], 0)
+        instances = resize(places[instance_map(masks, rows, box.size)] if rows else None, 0)
+        # Of one that lies wholly under others, or that is too small for the canvas, nobody sees the shape.
+        masked = array(np.isin(1 + np.arange(max_objects), instances), bool)
     if needs.points:
         points = np.zeros((len(example.labels), needs.points, 3)) if example.keypoints is None else example.keypoints
         seen = points[..., 2:] > 0

@@ -229,7 +229,7 @@ def _labels(
     known: dict[Label, bool] = {
         "box": bool(classes),
         "mask": any(any(record.masks) for record in records),
-        "keypoint": skeleton is not None,
+        "keypoint": skeleton is not None and any((record.keypoints[:, 2::3] > 0).any() for record in records),
         "semantic": any(record.semantic for record in records),
     }
     return frozenset(label for label, there in known.items() if there)
@@ -306,6 +306,9 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
             clipped.append(f"{entry.where}: {item.what}")
         if isinstance(item.segmentation, list) and any(map(rle.crosses_itself, item.segmentation)):
             notes.append(f"{entry.where}: {item.what}: its polygon crosses itself; what it encloses was taken")
+        if mask and not rle.area(mask, (height, width)):
+            notes.append(f"{entry.where}: {item.what}: its mask has no pixel; it was taken as not drawn")
+            mask = b""
         kept.append((item, box, mask, points))
     semantic = b""
     if entry.semantic is not None:
@@ -319,7 +322,14 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
     items = [item for item, *_ in kept]
     boxes = np.array([box for _, box, *_ in kept], np.float32).reshape(-1, 4)
     sides = boxes[:, 2:] - boxes[:, :2]
-    area = [side[0] * side[1] if item.area is None else item.area for item, side in zip(items, sides, strict=True)]
+    masks = tuple(mask for *_, mask, _ in kept)
+    drawn = [rle.area(mask, (height, width)) if mask else side.prod() for mask, side in zip(masks, sides, strict=True)]
+    if any(masks) and (bare := sum(not (mask or item.crowd) for mask, item in zip(masks, items, strict=True))):
+        notes.append(
+            f"{entry.where}: {count(bare, 'object')} of {len(items)} without a mask: those of the others are learned, "
+            "but no masks are scored here"
+        )
+    area = [pixels if item.area is None else item.area for item, pixels in zip(items, drawn, strict=True)]
     record = Record(
         path=entry.path,
         name=entry.name,
@@ -332,7 +342,7 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
         crowd=np.array([item.crowd for item in items], bool),
         difficult=np.array([item.difficult for item in items], bool),
         ids=np.array([item.id for item in items], np.int64),
-        masks=tuple(mask for *_, mask, _ in kept),
+        masks=masks,
         keypoints=np.array([points for *_, points in kept], np.float32).reshape(len(items), width_of_points),
         semantic=semantic,
     )

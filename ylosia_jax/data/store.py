@@ -289,8 +289,7 @@ class Stored:
             labels=np.array(field["objects/label"].int64_list.value, np.int64),
             crowd=crowd | np.array(field["objects/difficult"].int64_list.value, bool),
             area=np.array(field["objects/area"].float_list.value, np.float32),
-            # An image with some masks and not others has none, but that groups may go without.
-            masks=masks if "mask" in self.labels and all(m or c for m, c in zip(masks, crowd, strict=True)) else None,
+            masks=masks if "mask" in self.labels and (any(masks) or not masks) else None,
             keypoints=keypoints,
             semantic=semantic,
         )

@@ -67,9 +67,14 @@ class ImageDetections:
 
 
 def image_truth(example: Example) -> ImageTruth:
-    """The example without its pixels. A crowd that nobody drew is taken to fill its box."""
+    """The example without its pixels. A crowd that nobody drew is taken to fill its box.
+
+    Where a single object has no mask, none are known: what is found there could be neither right nor wrong.
+    """
     height, width, _ = example.image.shape
     masks = example.masks
+    if masks is not None and not all(mask or crowd for mask, crowd in zip(masks, example.crowd, strict=True)):
+        masks = None
     if masks is not None and not all(masks):
         boxes = np.round(example.boxes).astype(int).tolist()
         masks = tuple(m or rle.of_box(box, (height, width)) for m, box in zip(masks, boxes, strict=True))
