@@ -210,6 +210,34 @@ def test_in_a_crowd_the_best_plate_is_whole():
     np.testing.assert_array_equal(crowd[alone.any(axis=-1)], alone[alone.any(axis=-1)])
 
 
+def test_in_a_crowd_no_plate_hides_an_object():
+    """Where there is room for no text the frame's colour tells the class."""
+    corners = np.stack(np.meshgrid(np.arange(0, 600, 20), np.arange(0, 600, 20)), -1).reshape(-1, 2)
+    boxes = np.concatenate([corners + 2, corners + 18], axis=1)
+    canvas = draw(boxes, scores=np.linspace(0.3, 0.9, len(boxes)), labels=np.arange(len(boxes)) % 3)
+    frames = draw(boxes, labels=np.arange(len(boxes)) % 3, names=("", "", ""), scores=None)
+    assert frames.any()
+    for x1, y1, x2, y2 in boxes + np.array([4, 4, -4, -4]):
+        assert (canvas[y1:y2, x1:x2].any(axis=-1)).mean() <= 0.5
+    # With room beside one of them its text is written.
+    alone = draw(boxes[:1], scores=[0.9])
+    assert is_colour(alone[20:], palette(3)[0]).any()
+
+
+def test_a_text_that_would_hide_an_object_gives_way_to_its_score():
+    box = np.array([270, 300, 330, 340])
+    beside = [np.array([x, y, x + 40, y + 18]) for x in (200, 340) for y in range(240, 400, 20)]
+    others = [Plate("", neighbour, RED) for neighbour in beside]
+    name = "a" * 40 + " 0.9"
+    drawn = []
+    for plates in ([*others, Plate(name, box, BLUE, short="0.9")], [Plate("0.9", box, BLUE)], [Plate(name, box, BLUE)]):
+        canvas = black().copy()
+        draw_plates(canvas, plates)
+        drawn.append(canvas)
+    np.testing.assert_array_equal(drawn[0], drawn[1])
+    assert (drawn[0] != drawn[2]).any()
+
+
 @pytest.mark.parametrize(
     "name", ["", " ", "a" * 10_000, "Leukozyt ä ß", "红细胞", "клетка", "😀", "tab\tnew\nline\0", "<b>"]
 )

@@ -35,11 +35,13 @@ class Plate(NamedTuple):
 
     Attributes:
       box: [4] xyxy, whole pixels of the canvas.
+      short: what is written where the text would hide an object.
     """
 
     text: str
     box: np.ndarray
     colour: Colour
+    short: str = ""
 
 
 @functools.cache
@@ -134,8 +136,8 @@ def draw_boxes(
     for i in order:
         if shown[i]:
             label = int(labels[i])
-            text = names[label] if scores is None else f"{names[label]} {ranks[i]:.2f}"
-            plates.append(Plate(text, pixels[i], colours[label]))
+            score = "" if scores is None else f"{ranks[i]:.2f}"
+            plates.append(Plate(f"{names[label]} {score}".rstrip(), pixels[i], colours[label], short=score))
             _frame(canvas, pixels[i], colours[label], dashed=scores is None)
     # After every frame, so that no line runs through a name.
     draw_plates(canvas, plates)
@@ -145,8 +147,10 @@ def draw_boxes(
 def draw_plates(canvas: np.ndarray, plates: Sequence[Plate]) -> None:
     """Writes each text on a plate beside its box, inside the canvas; the last is the nearest to the viewer.
 
-    A plate stands on its box's top left corner, or hangs elsewhere at the box where a later plate is in the way. What
-    cannot be printed shows as a question mark; a text longer than the canvas is wide loses its middle.
+    A plate stands on its box's top left corner, or hangs elsewhere at the box where a later plate is in the way, or
+    where it would hide more than half of a box. Where every place would, the short text is tried, and then left out
+    too: in a crowd the frame's colour tells the class. What cannot be printed shows as a question mark; a text longer
+    than the canvas is wide loses its middle.
     """
     height, width = canvas.shape[:2]
     size = max(14, round(math.sqrt(height * width) / 60))
@@ -163,18 +167,32 @@ def draw_plates(canvas: np.ndarray, plates: Sequence[Plate]) -> None:
         cuts = (text[:n] + "..." + text[-5:] for n in range(min(len(text) - 6, 150), 0, -1))
         return next((cut for cut in cuts if extent(cut) <= width), "")
 
-    texts = [fitting(text) for text, _, _ in plates]
-    taken = np.zeros((0, 4), int)
-    for text, (_, box, _) in zip(texts[::-1], plates[::-1], strict=True):
-        w, (x1, y1), (x2, y2) = extent(text), box[:2] - half, box[2:] + half
-        places = np.array([(x1, y1 - h), (x2 - w, y1 - h), (x1, y1), (x1, y2), (x2 - w, y2), (x2 - w, y1)])
-        places = np.maximum(0, np.minimum(places, (width - w, height - h)))
-        overlap = np.minimum(places[:, None] + (w, h), taken[:, 2:]) - np.maximum(places[:, None], taken[:, :2])
-        covered = np.clip(overlap, 0, None).prod(axis=-1).sum(axis=-1)
-        x, y = places[covered.argmin()]
-        taken = np.concatenate([taken, [[x, y, x + w, y + h]]])
+    def shared(places: np.ndarray, w: int, others: np.ndarray) -> np.ndarray:
+        """Pixels of each place for a plate that lie in each of some boxes."""
+        sides = np.minimum(places[:, None] + (w, h), others[:, 2:]) - np.maximum(places[:, None], others[:, :2])
+        return np.clip(sides, 0, None).prod(axis=-1)
 
-    for text, (_, _, colour), (x1, y1, x2, y2) in zip(texts, plates, taken[::-1].tolist(), strict=True):
+    boxes = np.array([plate.box for plate in plates], int).reshape(-1, 4)
+    areas = (boxes[:, 2:] - boxes[:, :2]).prod(axis=-1)
+    boxes, areas = boxes[areas > 0], areas[areas > 0]
+    taken = np.zeros((0, 4), int)
+    written: list[tuple[str, Colour]] = []
+    for plate in plates[::-1]:
+        (x1, y1), (x2, y2) = plate.box[:2] - half, plate.box[2:] + half
+        for text in filter(None, (fitting(plate.text), plate.short)):
+            w = extent(text)
+            places = np.array([(x1, y1 - h), (x2 - w, y1 - h), (x1, y1), (x1, y2), (x2 - w, y2), (x2 - w, y1)])
+            places = np.maximum(0, np.minimum(places, (width - w, height - h)))
+            hidden = (2 * shared(places, w, boxes) > areas).any(axis=1)
+            if w > width or hidden.all():
+                continue
+            covered = shared(places, w, taken).sum(axis=1)
+            x, y = places[np.where(hidden, np.inf, covered).argmin()]
+            taken = np.concatenate([taken, [[x, y, x + w, y + h]]])
+            written.append((text, plate.colour))
+            break
+
+    for (text, colour), (x1, y1, x2, y2) in zip(written[::-1], taken[::-1].tolist(), strict=True):
         canvas[y1:y2, x1:x2] = _rim(colour)
         canvas[y1 + 1 : y2 - 1, x1 + 1 : x2 - 1] = colour
         # The ink that stands out more, by relative luminance (WCAG 2.2).
