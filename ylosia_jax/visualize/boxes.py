@@ -148,8 +148,8 @@ def draw_plates(canvas: np.ndarray, plates: Sequence[Plate]) -> None:
     """Writes each text on a plate beside its box, inside the canvas; the last is the nearest to the viewer.
 
     A plate stands on its box's top left corner, or hangs elsewhere at the box where a later plate is in the way, or
-    where it would hide more than half of a box. Where every place would, the short text is tried, and then left out
-    too: in a crowd the frame's colour tells the class. What cannot be printed shows as a question mark; a text longer
+    where it would hide more than half of a box. Where no place will do, or other plates leave less than two thirds of
+    it, the short text is tried, and then left out too: in a crowd the frame's colour tells the class. What cannot be printed shows as a question mark; a text longer
     than the canvas is wide loses its middle.
     """
     height, width = canvas.shape[:2]
@@ -183,11 +183,11 @@ def draw_plates(canvas: np.ndarray, plates: Sequence[Plate]) -> None:
             w = extent(text)
             places = np.array([(x1, y1 - h), (x2 - w, y1 - h), (x1, y1), (x1, y2), (x2 - w, y2), (x2 - w, y1)])
             places = np.maximum(0, np.minimum(places, (width - w, height - h)))
-            hidden = (2 * shared(places, w, boxes) > areas).any(axis=1)
-            if w > width or hidden.all():
-                continue
             covered = shared(places, w, taken).sum(axis=1)
-            x, y = places[np.where(hidden, np.inf, covered).argmin()]
+            useless = (2 * shared(places, w, boxes) > areas).any(axis=1) | (3 * covered > w * h)
+            if w > width or useless.all():
+                continue
+            x, y = places[np.where(useless, np.inf, covered).argmin()]
             taken = np.concatenate([taken, [[x, y, x + w, y + h]]])
             written.append((text, plate.colour))
             break
