@@ -457,7 +457,7 @@ def test_what_the_cells_of_masks_are_asked_for_is_not_off_to_one_side(config):
 def test_points_move_with_their_objects_and_mirrors_exchange_sides(flip, flip_vertical):
     config = Augment(flip=flip, flip_vertical=flip_vertical, scale=(0.8, 0.8), min_visible=0.0)
     batch = labelled(1)
-    found = jax.device_get(jitted_labels(config, batch, 4)).objects
+    found = jax.device_get(jitted_labels(config, batch)).objects
     for i in range(COUNT):
         for j in range(EACH):
             before, after = batch.objects.boxes[i, j], found.boxes[i, j]
