@@ -304,7 +304,9 @@ def test_panoptic_segments_that_do_not_fit_are_named(tmp_path: Path, segments: l
         (lambda c: c["annotations"].append({**c["annotations"][0], "image_id": 8}), "no image with the image_id 8"),
         (lambda c: c["images"].append({**c["images"][0], "file_name": "b.png"}), "another image has the same id 1"),
         (lambda c: c["categories"].append({"id": "x", "name": "dog"}), "id 'x' is not a whole number"),
-        (lambda c: c["categories"].append({"id": 5, "name": "cat"}), "class 'cat' is listed twice"),
+        (lambda c: c["categories"].append({"id": 5, "name": "cat", "isthing": 1}), "class 'cat' is listed twice"),
+        (lambda c: c["categories"][0].pop("isthing"), "the isthing of category .* is None, not 0 or 1"),
+        (lambda c: c["annotations"][0]["segments_info"][0].update(iscrowd=7), "iscrowd 7 is not 0 or 1"),
     ],
 )
 def test_what_is_wrong_with_a_panoptic_file_is_named(tmp_path: Path, change: Any, message: str) -> None:
@@ -350,6 +352,7 @@ def test_semantic_folder(tmp_path: Path) -> None:
     source = stored(found, tmp_path, "val")
     assert (source.classes, source.stuff, source.labels) == ((), ("ground", "cell", "core"), {"semantic"})
     np.testing.assert_array_equal(source[0].semantic, np.repeat([0, 1, 2], [4, 5, 15])[:, None] * np.ones(WIDTH))
+    assert "0 is 'ground', 128 is 'cell', 255 is 'core'" in found.notes[0]
     with pytest.raises(UserError, match=r"values \[0, 128, 255\], but 2 classes are named"):
         masks.read(tmp_path, classes=["ground", "cell"])
 
@@ -404,6 +407,16 @@ def test_lists_know_names_with_dots(tmp_path: Path) -> None:
     (tmp_path / "val.txt").write_text("c\n")
     with pytest.raises(UserError, match="no image of 'c'; mend the list"):
         masks.read(tmp_path)
+
+
+def test_values_of_semantic_maps_keep_their_names_where_some_do_not_occur(tmp_path: Path) -> None:
+    picture(tmp_path / "images" / "a.png")
+    write_png(tmp_path / "masks" / "a.png", np.repeat([0, 2], [9, 15]).astype(np.uint8)[:, None].repeat(WIDTH, 1))
+    found = masks.read(tmp_path, classes=["road", "sky", "sea", "sand"], void=255)
+    source = stored(found, tmp_path)
+    assert source.stuff == ("road", "sky", "sea", "sand")
+    assert np.unique(source[0].semantic).tolist() == [0, 2]
+    assert [note for note in found.notes if "no pixel has the value 255" in note] == list(found.notes)
 
 
 def test_void_values_are_neither_learned_nor_named(tmp_path: Path) -> None:

@@ -41,7 +41,8 @@ def read(
 
     Args:
       folder: in one of the two layouts.
-      classes: of semantic maps the names, in the order of the values that occur; by default the values themselves. Of
+      classes: of semantic maps the names: of the values from 0 on where none is beyond them, also of those that do not
+        occur; else of the values that occur, in their order, which is then noted. By default the values themselves. Of
         objects the one class's name, by default `object`.
       instances: the maps of the first layout number single objects.
       void: value of the pixels of semantic maps that nobody says the class of, 255 in many sets; None for none.
@@ -116,6 +117,14 @@ def _semantic(
             bad[stem] = str(error)
     order = sorted(values - {void})
     names = tuple(classes) if classes else tuple(str(value) for value in order)
+    notes: list[str] = []
+    if classes and order and order[-1] < len(names):
+        order = list(range(len(names)))
+    elif classes:
+        told = ", ".join(f"{value} is {name!r}" for value, name in zip(order, names, strict=False))
+        notes.append(f"{folder}: of the values {told}")
+    if void is not None and void not in values:
+        notes.append(f"{folder}: no pixel has the value {void}, which --void says is of no class")
     if len(names) != len(order) or len(order) > VOID or order[-1:] > [255]:
         raise UserError(
             f"{folder}: its maps hold the values {order[:20]}, but {len(names)} classes are named; name one for each "
@@ -135,7 +144,7 @@ def _semantic(
             semantic=None if stem in bad else lambda png=png: table[_map(png)],
         )
     chosen = {split: [entries[stem] for stem in stems] for split, stems in splits.items()}
-    return records.gather(chosen, (), source=folder, skip_bad=skip_bad, stuff=names)
+    return records.gather(chosen, (), source=folder, skip_bad=skip_bad, stuff=names, notes=notes)
 
 
 def _objects(path: Path, name: str, flat: bool, label: str) -> records.Entry:

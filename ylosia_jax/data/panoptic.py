@@ -46,7 +46,11 @@ def read(
     if not maps.is_dir():
         raise UserError(f"{maps} is missing: the PNGs of {path.name} lie in the folder of its name without .json")
     all_names = coco.read_categories(path, content["categories"])
-    things = sorted(item["id"] for item in content["categories"] if item.get("isthing"))
+    for item in content["categories"]:
+        if item.get("isthing") not in (0, 1):
+            what = f"the isthing of category {item['id']} is {brief(item.get('isthing'))}"
+            raise UserError(f"{path}: {what}, not 0 or 1: say of each whether it can be counted")
+    things = sorted(item["id"] for item in content["categories"] if item["isthing"])
     names = {category: all_names[category] for category in [*things, *sorted(all_names.keys() - set(things))]}
     labels = {category: label for label, category in enumerate(names)}
     if len(labels) > VOID:
@@ -116,6 +120,8 @@ def _segments(
     for segment in segments:
         number, category = coco.whole(segment, "id"), coco.whole(segment, "category_id")
         what = f"segment {number}"
+        if segment.get("iscrowd", 0) not in (0, 1):
+            raise ValueError(f"{what}: iscrowd {brief(segment['iscrowd'])} is not 0 or 1")
         if category not in labels:
             raise ValueError(f"{what}: its category_id {category} is not among the file's categories")
         if number in table:

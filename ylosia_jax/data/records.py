@@ -309,6 +309,8 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
         if mask and not rle.area(mask, (height, width)):
             notes.append(f"{entry.where}: {item.what}: its mask has no pixel; it was taken as not drawn")
             mask = b""
+        if any(v and not (0 <= x <= width and 0 <= y <= height) for x, y, v in zip(*[iter(points)] * 3, strict=True)):
+            notes.append(f"{entry.where}: {item.what}: a labelled keypoint lies outside of the {width}x{height} image")
         kept.append((item, box, mask, points))
     semantic = b""
     if entry.semantic is not None:

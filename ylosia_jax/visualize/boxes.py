@@ -149,8 +149,8 @@ def draw_plates(canvas: np.ndarray, plates: Sequence[Plate]) -> None:
 
     A plate stands on its box's top left corner, or hangs elsewhere at the box where a later plate is in the way, or
     where it would hide more than half of a box. Where no place will do, or other plates leave less than two thirds of
-    it, the short text is tried, and then left out too: in a crowd the frame's colour tells the class. What cannot be printed shows as a question mark; a text longer
-    than the canvas is wide loses its middle.
+    it, the short text is tried, and then left out too: in a crowd the frame's colour tells the class. What cannot be
+    printed shows as a question mark; a text longer than the canvas is wide loses its middle.
     """
     height, width = canvas.shape[:2]
     size = max(14, round(math.sqrt(height * width) / 60))
