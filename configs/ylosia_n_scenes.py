@@ -1,7 +1,7 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
-Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.89, mask AP50 0.85, keypoint AP50 0.75,
-mIoU 0.72, PQ 0.61 (seed 0; the mIoU of other seeds, and of other orders of sums, was up to 0.76).
+Expected: on the validation split after four minutes on 2 CPU cores box AP50 0.87, mask AP50 0.82, keypoint AP50 0.77,
+mIoU 0.75, PQ 0.67 (seed 0, jax 0.10; another order of sums, as with jax 0.12, gives up to three points more).
 
 ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """
