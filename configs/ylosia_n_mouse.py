@@ -1,7 +1,7 @@
 """Ylosia n on one mouse seen from above: a box and four points, from random weights.
 
-Expected: on val a median error of 3.9 and 3.8 px of the 640x480 picture, keypoint AP50 1.00 and 0.92 (seeds 0 and 1),
-in 25 minutes on one CPU core.
+Expected: on val a median error of 3.9, 3.8 and 3.4 px of the 640x480 picture, keypoint AP50 1.00, 0.92 and 1.00 (seeds
+0, 1, 2), in 25 minutes on one CPU core.
 
     ylosia data import coco PATH/TO/mouse-keypoints/keypoints_train.json --name mouse --split train
     ylosia data import coco PATH/TO/mouse-keypoints/keypoints_val.json --name mouse --split val

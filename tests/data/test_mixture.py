@@ -6,7 +6,7 @@ import pytest
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, true_segments
 from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
-from ylosia_jax.data.mixture import Mapped, Mixed, Renamed, join_skeletons
+from ylosia_jax.data.mixture import Mapped, Mixed, join_skeletons, renamed
 from ylosia_jax.data.pipeline import Needs, prepare, shuffled, train_batches
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
@@ -253,15 +253,15 @@ def test_a_class_whose_pixels_alone_are_drawn_is_not_known_to_be_absent() -> Non
 def test_a_map_of_names_joins_and_leaves_out_classes() -> None:
     scenes, first = Scenes("train", size=8, image_size=(64, 64)), CLASSES[0]
     drop, join = CLASSES[1], CLASSES[2]
-    renamed = Renamed(scenes, ((join, first), (drop, ""), (STUFF[0], "ground")))
-    assert renamed.classes == tuple(name for name in CLASSES if name not in (drop, join))
-    assert renamed.stuff == ("ground", *STUFF[1:])
+    others = renamed(scenes, ((join, first), (drop, ""), (STUFF[0], "ground")))
+    assert others.classes == tuple(name for name in CLASSES if name not in (drop, join))
+    assert others.stuff == ("ground", *STUFF[1:])
     dropped = joined = 0
     for i in range(8):
-        before, after = scenes[i], renamed[i]
+        before, after = scenes[i], others[i]
         names = [CLASSES[label] for label in before.labels]
         expected = [first if name == join else name for name in names if name != drop]
-        assert [renamed.classes[label] for label in after.labels] == expected
+        assert [others.classes[label] for label in after.labels] == expected
         keep = [name != drop for name in names]
         np.testing.assert_array_equal(after.boxes, before.boxes[keep])
         assert before.masks is not None
@@ -269,13 +269,35 @@ def test_a_map_of_names_joins_and_leaves_out_classes() -> None:
         assert before.semantic is not None
         assert after.semantic is not None
         np.testing.assert_array_equal(after.semantic == VOID, before.semantic == 1)
-        np.testing.assert_array_equal(after.semantic == len(renamed.classes), before.semantic == len(CLASSES))
+        np.testing.assert_array_equal(after.semantic == len(others.classes), before.semantic == len(CLASSES))
         dropped, joined = dropped + keep.count(False), joined + names.count(join)
     assert dropped
     assert joined
-    mice = Renamed(Mice(), (("mouse", "rodent"),))
+    mice = renamed(Mice(), (("mouse", "rodent"),))
     assert mice.classes == ("rodent", "ball")
     assert mice.skeleton is not None
     assert mice.skeleton.classes == ("rodent",)
+    assert mice.labels == Mice().labels
     with pytest.raises(UserError, match="names has 'cat', which is no class of the set"):
-        Renamed(scenes, (("cat", "dog"),))
+        renamed(scenes, (("cat", "dog"),))
+
+
+def test_without_the_class_that_has_them_poses_go() -> None:
+    balls = renamed(Mice(), (("mouse", ""),))
+    assert (balls.classes, balls.skeleton, balls[0].keypoints) == (("ball",), None, None)
+    assert balls.labels == Mice().labels - {"keypoint"}
+
+
+def test_of_classes_that_became_one_all_have_to_be_known() -> None:
+    """A set that knows of one half only where the other is not, cannot say where the whole is not."""
+    mixed = Mixed((Mice(), Drawn(classes=(), stuff=("sky", "ball"))), (1.0, 1.0))
+    example = renamed(mixed, (("ball", "mouse"), ("sky", "")))[0]
+    np.testing.assert_array_equal(mixed[0].drawn, [True, True, False])
+    np.testing.assert_array_equal(example.known, [True])
+    np.testing.assert_array_equal(example.drawn, [True])
+    np.testing.assert_array_equal(renamed(mixed, (("sky", "ball"),))[0].drawn, [True, False])
+
+
+def test_stuff_of_a_things_name_is_no_thing() -> None:
+    with pytest.raises(UserError, match="the class 'ball' is not among"):
+        _ = Mapped(Mice(), ("mouse",), ("ball",), MOUSE)[0]

@@ -2,7 +2,7 @@ import jax
 import numpy as np
 import pytest
 
-from ylosia_jax.ops.panoptic import compared, compared_count, gathered, merge, scattered_count
+from ylosia_jax.ops.panoptic import kept_by_comparison, kept_by_table, merge
 
 SETTING = {"things": 2, "classes": 5, "min_visible": 0.5, "min_stuff_area": 4}
 
@@ -55,11 +55,12 @@ def test_pixels_that_are_no_whole_multiple_of_the_cells_are_refused():
         merge(np.zeros((1, 4, 4)), np.zeros((1, 4)), np.array([True]), np.zeros((9, 8), int), **SETTING)
 
 
-def test_both_ways_of_counting_and_of_looking_up_agree():
+def test_both_ways_of_keeping_large_stuff_agree():
     labels = np.random.default_rng(0).integers(0, 8, (9, 12)).astype(np.int32)
-    for count in (scattered_count, compared_count):
-        # The class past the last counts for nothing.
-        np.testing.assert_array_equal(count(labels, 7), np.bincount(labels.ravel(), minlength=8)[:7])
-    table = jax.numpy.arange(8) ** 2
-    for look_up in (gathered, compared):
-        np.testing.assert_array_equal(look_up(labels, table), labels**2)
+    areas = np.bincount(labels.ravel(), minlength=8)
+    least = np.median(areas[:7])
+    # The class past the last counts for nothing.
+    expected = np.where((labels < 7) & (areas[labels] >= least), 1 + labels, 0)
+    assert 0 < len(np.unique(expected)) < 8
+    for keep in (kept_by_table, kept_by_comparison):
+        np.testing.assert_array_equal(keep(jax.numpy.asarray(labels), 7, least), expected)

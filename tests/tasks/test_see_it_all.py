@@ -15,7 +15,6 @@ from ylosia_jax.data.scenes_grounds import STUFF
 from ylosia_jax.data.skeletons import COCO_PERSON
 from ylosia_jax.evaluate import letterbox_of, metrics, record_of
 from ylosia_jax.ops import heatmaps, points
-from ylosia_jax.ops.masks import resize
 from ylosia_jax.tasks.dense import DenseTargets
 from ylosia_jax.tasks.masks import PrototypeMasks
 from ylosia_jax.tasks.panoptic import Panoptic
@@ -271,7 +270,7 @@ def test_perfect_answers_score_perfectly(batch, answers):
 
 def test_semantic_logits_are_enlarged_before_the_choice(perfect):
     logits = perfect[1]["semantic"]
-    expected = resize(jnp.moveaxis(logits, -1, 1), SIDE, SIDE).argmax(1)
+    expected = jax.image.resize(logits, (len(logits), SIDE, SIDE, logits.shape[3]), "bilinear").argmax(3)
     np.testing.assert_array_equal(SEMANTIC.decode({"semantic": logits}, {}).labels, expected)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 
 from ylosia_jax.data import store
-from ylosia_jax.data.mixture import Mixed, Renamed
+from ylosia_jax.data.mixture import Mixed, renamed
 from ylosia_jax.data.scenes import Scenes
 from ylosia_jax.types import Source, UserError
 
@@ -62,7 +62,7 @@ def open_dataset(dataset: Dataset) -> Source:
     if isinstance(dataset, Scenes):
         return dataset
     source = store.open(dataset.name, dataset.split, first=dataset.first)
-    return Renamed(source, dataset.names) if dataset.names else source
+    return renamed(source, dataset.names) if dataset.names else source
 
 
 def other_split(dataset: Dataset, name: str | None, split: str | None) -> Dataset:

@@ -7,123 +7,45 @@ import math
 from collections.abc import Sequence
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Bool, Float, Int, UInt8
 
 from ylosia_jax.types import VOID, Example, Label, Skeleton, Source, UserError
 
 
 @dataclasses.dataclass(frozen=True)
 class Mapped:
-    """A source in a wider space of labels, a `types.Source`.
+    """A source in another space of labels, a `types.Source`.
 
-    Its classes get the numbers that they have among the wider ones; of the others its images know nothing: they are
-    neither learned nor scored there. Its poses stand at their place in the wider skeleton, the points of other kinds
-    without labels. Pixels of stuff that the wider space has not are void, and poses that it has not are not known.
+    Its classes go by the names that `names` gives them; those that get the same one become one, and those that get an
+    empty one are left out: their objects are background, their pixels void. By name they find their numbers among the
+    classes of the space; of the others there its images know nothing: they are neither learned nor scored. Poses stand
+    at their place in the wider skeleton, the points of other kinds without labels. Pixels of stuff that the space has
+    not are void, and poses that it has not are not known.
 
     Attributes:
       source: what is mapped.
-      classes, stuff, skeleton: of the wider space. All of the source's classes are among them.
+      classes, stuff, skeleton: of the space. All of the source's classes are among them, or left out.
+      names: pairs of an old and a new name; classes and stuff that are not among them keep theirs.
     """
 
     source: Source
     classes: tuple[str, ...]
     stuff: tuple[str, ...]
     skeleton: Skeleton | None
+    names: tuple[tuple[str, str], ...] = ()
 
     @property
     def labels(self) -> frozenset[Label]:
-        """Those of the source."""
-        return self.source.labels
+        """Those of the source, poses only where the space has them."""
+        return self.source.labels if self._start is not None else self.source.labels - {"keypoint"}
 
     def __len__(self) -> int:
         return len(self.source)
 
     def __getitem__(self, index: int, /) -> Example:
-        example, own = self.source[index], self._places
-        known, drawn = np.zeros(len(self.classes), bool), np.zeros(len(self.classes) + len(self.stuff), bool)
-        known[own[: len(self.source.classes)]] = True if example.known is None else example.known
-        drawn[own[own >= 0]] = True if example.drawn is None else example.drawn[own >= 0]
-        keypoints, start = example.keypoints, self._start
-        if start is None or self.skeleton is None:
-            keypoints = None
-        elif keypoints is not None:
-            full = np.zeros((len(keypoints), len(self.skeleton.names), 3), np.float32)
-            full[:, start : start + keypoints.shape[1]] = keypoints
-            keypoints = full
-        labels = own[example.labels] if len(example.labels) else example.labels
-        semantic = _relabelled(example.semantic, own)
-        return dataclasses.replace(
-            example, labels=labels, keypoints=keypoints, semantic=semantic, known=known, drawn=drawn
-        )
-
-    @functools.cached_property
-    def _places(self) -> Int[np.ndarray, " S"]:
-        """Of each of the source's semantic classes among the wider ones; -1 for stuff that is not there."""
-        names = {name: i for i, name in enumerate((*self.classes, *self.stuff))}
-        things, stuff = ([names.get(name, -1) for name in part] for part in (self.source.classes, self.source.stuff))
-        if -1 in things:
-            raise UserError(f"the class {self.source.classes[things.index(-1)]!r} is not among {list(self.classes)}")
-        return np.array([*things, *stuff], np.int64)
-
-    @functools.cached_property
-    def _start(self) -> int | None:
-        """Where the source's points begin in the wider skeleton; None where they do not stand."""
-        own, whole = self.source.skeleton, self.skeleton
-        return None if own is None or whole is None else place_of(own, whole)
-
-
-@dataclasses.dataclass(frozen=True)
-class Renamed:
-    """A source whose classes go by other names, a `types.Source`.
-
-    Classes of one new name become one, things before stuff; those with an empty one are left out: their objects are
-    background, their pixels void.
-
-    Attributes:
-      source: what is renamed.
-      names: pairs of an old and a new name; classes that are not among them keep theirs.
-      classes, stuff, skeleton: see `types.Source`, in new names.
-    """
-
-    source: Source
-    names: tuple[tuple[str, str], ...]
-    classes: tuple[str, ...] = dataclasses.field(init=False)
-    stuff: tuple[str, ...] = dataclasses.field(init=False)
-    skeleton: Skeleton | None = dataclasses.field(init=False)
-
-    def __post_init__(self) -> None:
-        new, old = dict(self.names), (*self.source.classes, *self.source.stuff)
-        for name in new:
-            if name not in old:
-                raise UserError(f"names has {name!r}, which is no class of the set; it has {', '.join(old)}")
-        classes, stuff = (
-            tuple(dict.fromkeys(filter(None, (new.get(name, name) for name in part))))
-            for part in (self.source.classes, self.source.stuff)
-        )
-        skeleton = self.source.skeleton
-        if skeleton is not None:
-            posed = tuple(dict.fromkeys(filter(None, (new.get(name, name) for name in skeleton.classes))))
-            skeleton = dataclasses.replace(skeleton, classes=posed)
-        derived = {
-            "classes": classes,
-            "stuff": tuple(name for name in stuff if name not in classes),
-            "skeleton": skeleton,
-        }
-        for name, value in derived.items():
-            object.__setattr__(self, name, value)  # the way of a frozen dataclass
-
-    @property
-    def labels(self) -> frozenset[Label]:
-        """Those of the source."""
-        return self.source.labels
-
-    def __len__(self) -> int:
-        return len(self.source)
-
-    def __getitem__(self, index: int, /) -> Example:
-        example, places = self.source[index], self._places
-        labels = places[example.labels] if len(example.labels) else example.labels
-        keep, masks, keypoints = labels >= 0, example.masks, example.keypoints
+        example, places, things = self.source[index], self._places, len(self.source.classes)
+        labels = places[np.asarray(example.labels, np.int64)]
+        keep, masks, semantic = labels >= 0, example.masks, example.semantic
         return dataclasses.replace(
             example,
             boxes=example.boxes[keep],
@@ -131,16 +53,61 @@ class Renamed:
             crowd=example.crowd[keep],
             area=example.area[keep],
             masks=None if masks is None else tuple(itertools.compress(masks, keep)),
-            keypoints=None if keypoints is None else keypoints[keep],
-            semantic=_relabelled(example.semantic, places),
+            keypoints=None if example.keypoints is None else self._posed(example.keypoints[keep]),
+            semantic=None if semantic is None else self._table[semantic],
+            known=_carried(example.known, places[:things], len(self.classes)),
+            drawn=_carried(example.drawn, places, len(self.classes) + len(self.stuff)),
         )
+
+    def _posed(self, keypoints: Float[np.ndarray, "n j 3"]) -> Float[np.ndarray, "n J 3"] | None:
+        if self._start is None or self.skeleton is None:
+            return None
+        full = np.zeros((len(keypoints), len(self.skeleton.names), 3), np.float32)
+        full[:, self._start : self._start + keypoints.shape[1]] = keypoints
+        return full
 
     @functools.cached_property
     def _places(self) -> Int[np.ndarray, " S"]:
-        """Of each of the source's semantic classes among the new ones; -1 for those that are left out."""
-        new, places = dict(self.names), {name: i for i, name in enumerate((*self.classes, *self.stuff))}
-        old = (*self.source.classes, *self.source.stuff)
-        return np.array([places.get(new.get(name, name), -1) for name in old], np.int64)
+        """Of each of the source's semantic classes in the space; -1 for what is left out, or for stuff not there."""
+        things, stuff = (
+            [rename(name, self.names) for name in part] for part in (self.source.classes, self.source.stuff)
+        )
+        for name in filter(None, things):
+            if name not in self.classes:
+                raise UserError(f"the class {name!r} is not among {list(self.classes)}")
+        places = {name: i for i, name in enumerate((*self.classes, *self.stuff))}
+        return np.array([places.get(name, -1) for name in (*things, *stuff)], np.int64)
+
+    @functools.cached_property
+    def _table(self) -> UInt8[np.ndarray, "256"]:
+        """Of each value in a semantic map the value in the space."""
+        table = np.full(256, VOID, np.uint8)
+        table[: len(self._places)] = np.where(self._places >= 0, self._places, VOID)[:256]
+        return table
+
+    @functools.cached_property
+    def _start(self) -> int | None:
+        """Where the source's points begin in the space's skeleton; None where they do not stand."""
+        own = renamed_skeleton(self.source.skeleton, self.names)
+        return None if own is None or self.skeleton is None else place_of(own, self.skeleton)
+
+
+def renamed(source: Source, names: tuple[tuple[str, str], ...]) -> Mapped:
+    """A source under other names, in the space that they make: things before stuff, in the order of the source.
+
+    Raises:
+      UserError: if the source has no class of an old name.
+    """
+    old = (*source.classes, *source.stuff)
+    for name, _ in names:
+        if name not in old:
+            raise UserError(f"names has {name!r}, which is no class of the set; it has {', '.join(old)}")
+    classes, stuff = (
+        tuple(dict.fromkeys(filter(None, (rename(name, names) for name in part))))
+        for part in (source.classes, source.stuff)
+    )
+    stuff = tuple(name for name in stuff if name not in classes)
+    return Mapped(source, classes, stuff, renamed_skeleton(source.skeleton, names), names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -204,13 +171,27 @@ class Mixed:
         return tuple(Mapped(source, self.classes, self.stuff, self.skeleton) for source in self.sources)
 
 
-def _relabelled(semantic: np.ndarray | None, places: np.ndarray) -> np.ndarray | None:
-    """A semantic map whose classes have moved to other places; VOID, and what has no place, is VOID."""
-    if semantic is None:
-        return None
-    table = np.full(256, VOID, np.uint8)
-    table[: len(places)] = np.where(places >= 0, places, VOID)[:256]
-    return table[semantic]
+def rename(name: str, names: tuple[tuple[str, str], ...]) -> str:
+    """The new name of a class; its own where none is given."""
+    return dict(names).get(name, name)
+
+
+def renamed_skeleton(skeleton: Skeleton | None, names: tuple[tuple[str, str], ...]) -> Skeleton | None:
+    """The skeleton of classes under other names; None once all that have it are left out."""
+    if skeleton is None or not skeleton.classes:
+        return skeleton
+    posed = tuple(dict.fromkeys(filter(None, (rename(name, names) for name in skeleton.classes))))
+    return dataclasses.replace(skeleton, classes=posed) if posed else None
+
+
+def _carried(flags: Bool[np.ndarray, " s"] | None, places: Int[np.ndarray, " s"], count: int) -> Bool[np.ndarray, " S"]:
+    """Flags of classes at their places among others: of several that became one, all have to hold."""
+    found = places >= 0
+    carried = np.zeros(count, bool)
+    carried[places[found]] = True
+    if flags is not None:
+        carried[places[found & ~flags]] = False
+    return carried
 
 
 def place_of(part: Skeleton, whole: Skeleton) -> int | None:

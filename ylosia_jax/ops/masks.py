@@ -59,17 +59,6 @@ def cell_shares(
     return (apart[:, :, :, None] == wanted[:, :, None, None]).mean(axis=(0, 1), dtype=jnp.float32)
 
 
-def resize(logits: Float[Array, "*B h w"], height: int, width: int) -> Float[Array, "*B H W"]:
-    """Bilinear enlargement of maps whose grids cover the same area; edges are repeated.
-
-    Made of two matrix products, which every accelerator is fast at.
-    """
-    rows, columns = (_bilinear(old, new) for old, new in zip(logits.shape[-2:], (height, width), strict=True))
-    # At highest precision: a logit that is rounded to bfloat16 moves a mask's edge.
-    precision = jax.lax.Precision.HIGHEST
-    return jnp.einsum("Hh,...hw,Ww->...HW", rows, logits, columns, precision=precision)
-
-
 def enlarged_argmax(logits: Float[Array, "B h w S"], factor: int) -> Int[Array, "B H W"]:
     """The highest of S maps at every pixel of the maps enlarged bilinearly, without ever holding them enlarged.
 
@@ -118,8 +107,3 @@ def pixel_unshuffle(picture: Shaped[Array, "*B H W"], factor: int) -> Shaped[Arr
     apart = picture.reshape(*batch, height // factor, factor, width // factor, factor)
     first = len(batch)
     return apart.transpose(first + 1, first + 3, *range(first), first, first + 2)
-
-
-def _bilinear(old: int, new: int) -> Float[Array, "new old"]:
-    centres = jnp.clip((jnp.arange(new) + 0.5) * old / new, 0.5, old - 0.5)
-    return jnp.maximum(0, 1 - jnp.abs(centres[:, None] - (jnp.arange(old) + 0.5)))
