@@ -278,8 +278,10 @@ def test_a_map_of_names_joins_and_leaves_out_classes() -> None:
     assert mice.skeleton is not None
     assert mice.skeleton.classes == ("rodent",)
     assert mice.labels == Mice().labels
-    with pytest.raises(UserError, match="names has 'cat', which is no class of the set"):
-        renamed(scenes, (("cat", "dog"),))
+    with pytest.raises(UserError, match="names has 'zebu', which is no class of the set; it has person, "):
+        renamed(scenes, (("zebu", "dog"),))
+    with pytest.raises(UserError, match="no class of the set; the nearest is 'person'"):
+        renamed(scenes, (("preson", "dog"),))
 
 
 def test_without_the_class_that_has_them_poses_go() -> None:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import numpy as np
 from jaxtyping import Bool, Float, Int, UInt8
 
+from ylosia_jax.data.records import near
 from ylosia_jax.types import VOID, Example, Label, Skeleton, Source, UserError
 
 
@@ -101,7 +102,8 @@ def renamed(source: Source, names: tuple[tuple[str, str], ...]) -> Mapped:
     old = (*source.classes, *source.stuff)
     for name, _ in names:
         if name not in old:
-            raise UserError(f"names has {name!r}, which is no class of the set; it has {', '.join(old)}")
+            remedy = near(name, old) or f"; it has {', '.join(old)}"
+            raise UserError(f"names has {name!r}, which is no class of the set{remedy}")
     classes, stuff = (
         tuple(dict.fromkeys(filter(None, (rename(name, names) for name in part))))
         for part in (source.classes, source.stuff)
