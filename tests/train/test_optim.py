@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from ylosia_jax.train.optim import Optim, learning_rate, make_optimizer, update_ema
@@ -40,6 +41,30 @@ def test_clipping_bounds_the_step_of_sgd() -> None:
     updates, _ = optimizer.update(grads, state, params)
     rate = float(learning_rate(config, 10)(1))
     np.testing.assert_allclose(updates["kernel"], [-1.2 * rate, 0, -1.6 * rate], rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["adamw", "sgd"])
+def test_equals_optax_parameter_by_parameter(name: str) -> None:
+    config = Optim(optimizer=name, lr=0.1, momentum=0.8, weight_decay=0.05, warmup_steps=2, clip=3.0)  # type: ignore[arg-type]
+    rate = learning_rate(config, 10)
+    if name == "adamw":
+        rule = optax.adamw(rate, b1=0.8, weight_decay=0.05, mask={"kernel": True, "bias": False})
+    else:
+        decay = optax.add_decayed_weights(0.05, {"kernel": True, "bias": False})
+        rule = optax.chain(decay, optax.sgd(rate, momentum=0.8, nesterov=True))
+    twins = make_optimizer(config, 10), optax.chain(optax.clip_by_global_norm(3.0), rule)
+    rng = np.random.default_rng(0)
+    params = {"kernel": jnp.asarray(rng.normal(size=(3, 4))), "bias": jnp.asarray(rng.normal(size=4))}
+    found, expected = params, params
+    states = [twin.init(params) for twin in twins]
+    for _ in range(6):
+        grads = jax.tree.map(lambda p: jnp.asarray(rng.normal(size=p.shape)), params)
+        updates, states[0] = twins[0].update(grads, states[0], found)
+        found = optax.apply_updates(found, updates)
+        updates, states[1] = twins[1].update(grads, states[1], expected)
+        expected = optax.apply_updates(expected, updates)
+    assert abs(found["kernel"] - params["kernel"]).max() > 0.1
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5), found, expected)
 
 
 def test_average_by_hand() -> None:

@@ -6,6 +6,7 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
 from flax import linen as nn
 from flax import struct
 from jaxtyping import Array, Float, PRNGKeyArray
@@ -111,7 +112,7 @@ def make_train_step(
         variables = {"params": optax.apply_updates(params, updates), **updated}
         count = state.step + 1
         average = update_ema(optim, state.average, variables, count)
-        metrics |= {"lr": jnp.asarray(schedule(state.step)), "grad_norm": optax.tree.norm(grads)}
+        metrics |= {"lr": jnp.asarray(schedule(state.step)), "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0])}
         return State(step=count, variables=variables, optimizer=opt_state, average=average), metrics
 
     return step
