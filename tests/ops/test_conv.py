@@ -73,10 +73,13 @@ def test_odd_paddings_equal_the_sum_over_taps(kernel, strides, padding, size):
     assert_same(value_and_gradients(conv_general_dilated, *args), value_and_gradients(by_taps, *args))
 
 
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("bands", [1, 3])
-def test_bands_of_rows_change_nothing(monkeypatch, bands):
+def test_bands_change_nothing(monkeypatch, bands, stride):
+    """Of rows, there and back, and of the output channels of the kernel's gradient."""
     monkeypatch.setattr(conv_module, "_BANDS", bands)
-    args = (random(2, 19, 6, 3), random(3, 3, 3, 4, seed=1), (2, 2), ((1, 1), (1, 1)))
+    monkeypatch.setattr(conv_module, "_BAND_FEATURES", 2)
+    args = (random(2, 19, 6, 3), random(3, 3, 3, 7, seed=1), (stride, stride), ((1, 1), (1, 1)))
     assert_same(value_and_gradients(conv_general_dilated, *args), value_and_gradients(lax.conv_general_dilated, *args))
 
 

@@ -17,10 +17,11 @@ from jaxtyping import Array, Float
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Pair = tuple[int, int]
 
-# Up to 0.10 jax runs most CPU convolutions on one thread each: bands of rows, a few at most to spare the compiler, keep
-# the cores busy. Later versions thread the convolution itself.
+# Up to 0.10 jax runs most CPU convolutions on one thread each: bands of rows, or of channels, a few at most to spare the
+# compiler, keep the cores busy. Later versions thread the convolution itself.
 _BANDS = min(os.cpu_count() or 1, 8) if jax.__version_info__ < (0, 11) else 1
 _BAND_ROWS = 4  # a band of fewer rows costs more in copies than another core gains
+_BAND_FEATURES = 16  # so it is with the output channels of a kernel's gradient
 
 
 def conv_general_dilated(
@@ -137,7 +138,7 @@ def _backward_cpu(
     )
     used, reached = _crop(x, reached)
     plain = functools.partial(_plain, strides=strides, pads=reached, precision=precision)
-    kernel_grad = _gradients(plain, used, kernel, grad)[1]
+    kernel_grad = _kernel_gradient(plain, used, kernel, grad)
     if kernel.shape[0] < strides[0] or kernel.shape[1] < strides[1]:
         plain = functools.partial(_plain, strides=strides, pads=pads, precision=precision)
         return _gradients(plain, x, kernel, grad)[0], kernel_grad
@@ -178,6 +179,18 @@ def _in_bands(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pa
     return jnp.concatenate(parts, axis=1)
 
 
+def _kernel_gradient(forward: Any, x: Array, kernel: Array, grad: Array) -> Array:
+    """The gradient by the kernel, a band of output channels after the other."""
+    features = kernel.shape[3]
+    bands = max(1, min(_BANDS, features // _BAND_FEATURES))
+    edges = [features * band // bands for band in range(bands + 1)]
+    parts = [
+        _gradients(forward, x, kernel[..., first:last], grad[..., first:last])[1]
+        for first, last in itertools.pairwise(edges)
+    ]
+    return jnp.concatenate(parts, axis=3)
+
+
 def _input_gradient(
     grad: Array,
     kernel: Array,
@@ -202,7 +215,7 @@ def _input_gradient(
         for column_taps, column_pads in columns:
             taps = jnp.flip(kernel[row_taps, column_taps], (0, 1))
             part, rest = _crop(grad, (row_pads, column_pads))
-            across.append(_plain(part, taps, strides=(1, 1), pads=rest, precision=precision))
+            across.append(_in_bands(part, taps, strides=(1, 1), pads=rest, precision=precision))
         parts.append(jnp.stack(across, axis=3))
     full = jnp.stack(parts, axis=2)
     full = full.reshape(batch, full.shape[1] * strides[0], full.shape[3] * strides[1], channels)
