@@ -17,7 +17,7 @@ from jaxtyping import Array, Float
 _LAYOUT = ("NHWC", "HWIO", "NHWC")
 _Pair = tuple[int, int]
 
-# Up to 0.10 jax runs most CPU convolutions on one thread each: bands of rows, or of channels, a few at most to spare the
+# Up to 0.10 jax runs most CPU convolutions on one thread each: bands of rows or channels, a few at most to spare the
 # compiler, keep the cores busy. Later versions thread the convolution itself.
 _BANDS = min(os.cpu_count() or 1, 8) if jax.__version_info__ < (0, 11) else 1
 _BAND_ROWS = 4  # a band of fewer rows costs more in copies than another core gains

@@ -6,9 +6,9 @@ from typing import Any, Literal, Protocol, runtime_checkable
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
 from flax import linen as nn
 from flax import struct
+from jax.flatten_util import ravel_pytree
 from jaxtyping import Array, Float, PRNGKeyArray
 
 from ylosia_jax.train.optim import Optim, learning_rate, make_optimizer, update_ema
