@@ -132,10 +132,10 @@ def restore_average(experiment: Experiment, workdir: Path, mesh: Mesh, checkpoin
         if step not in kept:
             there = "none" if not kept else ", ".join(map(str, kept))
             raise UserError(f"{workdir} has no checkpoint {checkpoint!r}: name best, last or one of the steps {there}")
-        # The optimiser's form does not depend on the number of steps.
+        # The average's form does not depend on the number of steps.
         init = functools.partial(init_state, experiment.network, experiment.optim, 1, experiment.canvas)
         form = jax.eval_shape(init, jax.random.key(0))
-        return checkpoints.restore(step, abstract(form, state_shardings(mesh, form))).average
+        return checkpoints.restore_average(step, abstract(form, state_shardings(mesh, form)).average)
 
 
 def evaluate_run(

@@ -48,6 +48,21 @@ def test_state_iterator_and_config_come_back(checkpoints: Checkpoints) -> None:
     assert next(fresh) == seen[-1] + 1
 
 
+def test_an_average_comes_back_whatever_the_optimiser(checkpoints: Checkpoints) -> None:
+    other = state(5).replace(optimizer={"momentum": (jnp.zeros(3),), "count": jnp.zeros((), jnp.int32)})
+    checkpoints.save(5, other, batches(), {})
+    average = checkpoints.restore_average(5, form(state(0)).average)
+    jax.tree.map(np.testing.assert_array_equal, average, state(5).average)
+
+
+def test_an_average_of_another_network_is_refused(checkpoints: Checkpoints) -> None:
+    checkpoints.save(5, state(5), batches(), {})
+    wanted = form(state(0)).average
+    wanted["params"]["weight"] = wanted["params"].pop("kernel")
+    with pytest.raises(UserError, match=r"checkpoint of step 5 .* is of another network \(it lacks some"):
+        checkpoints.restore_average(5, wanted)
+
+
 def test_best_and_last_are_kept(checkpoints: Checkpoints) -> None:
     for step, score in ((1, 0.1), (2, 0.9), (3, 0.3), (4, None), (5, 0.2)):
         scores = None if score is None else {"box/AP": score}
@@ -130,3 +145,5 @@ def test_a_damaged_checkpoint_is_one_clear_line(checkpoints: Checkpoints) -> Non
             path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
     with pytest.raises(UserError, match=r"checkpoint of step 6 .* cannot be read: it is damaged"):
         checkpoints.restore(6, form(state(0)))
+    with pytest.raises(UserError, match=r"checkpoint of step 6 .* cannot be read: it is damaged"):
+        checkpoints.restore_average(6, form(state(0)).average)

@@ -68,7 +68,7 @@ class Checkpoints:
                 f"{', '.join(scores)}: set it to one of them, and start the same command again"
             )
         args = ocp.args.Composite(
-            state=ocp.args.StandardSave(state),
+            state=ocp.args.PyTreeSave(state),
             batches=grain.checkpoint.CheckpointSave(batches),
             config=ocp.args.JsonSave(dict(config)),
         )
@@ -106,9 +106,28 @@ class Checkpoints:
         Raises:
           UserError: if it cannot be read: damaged, or replaced by its run in the meantime.
         """
-        args = ocp.args.Composite(state=ocp.args.StandardRestore(state))
+        return self._restore(step, state)
+
+    def restore_average(self, step: int, average: Any) -> Any:
+        """Reads the average of a state alone, whatever optimiser it was trained with.
+
+        Args:
+          average: its form with shardings.
+
+        Raises:
+          UserError: as `restore` does.
+        """
+        return self._restore(step, {"average": average}, partial_restore=True)["average"]
+
+    def _restore(self, step: int, form: Any, **options: Any) -> Any:
+        places = ocp.checkpoint_utils.construct_restore_args(form)
+        args = ocp.args.PyTreeRestore(form, restore_args=places, **options)
         try:
-            return self._manager.restore(step, args=args)["state"]
+            found = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
+            # A partial restore leaves forms where the checkpoint has nothing.
+            if not all(isinstance(leaf, jax.Array) for leaf in jax.tree.leaves(found)):
+                raise ValueError("it lacks some of the parameters")
+            return found
         except Exception as error:  # Orbax and TensorStore have no common one
             raise UserError(
                 f"the checkpoint of step {step} in {self.folder} cannot be read: it is damaged, was replaced "
