@@ -232,6 +232,22 @@ def test_keypoints_are_those_of_their_category(tmp_path: Path) -> None:
     assert "the keypoints of 1 object of 'ball' are left out" in found.notes[1]
 
 
+@pytest.mark.parametrize(
+    ("points", "noted"),
+    [
+        ([WIDTH + 1, 2, 2, 3, 3, 2], True),
+        ([4, -1, 1, 3, 3, 2], True),
+        # The rim is inside, and what is not labelled lies nowhere.
+        ([WIDTH, HEIGHT, 2, -5, -5, 0], False),
+    ],
+)
+def test_a_labelled_point_outside_of_the_image_is_noted(tmp_path: Path, points: list[int], noted: bool) -> None:
+    found = coco.read(coco_file(tmp_path, {"keypoints": points}, keypoints=["a", "b"]), split="train")
+    notes = [note for note in found.notes if f"keypoint lies outside of the {WIDTH}x{HEIGHT} image" in note]
+    assert len(notes) == noted
+    assert len(found.splits["train"]) == 1
+
+
 def test_a_polygon_that_crosses_itself_is_noted(tmp_path: Path) -> None:
     found = coco.read(coco_file(tmp_path, {"segmentation": [[4, 4, 12, 10, 12, 4, 4, 10]]}), split="train")
     assert "crosses itself" in found.notes[0]
