@@ -41,7 +41,7 @@ def get_config() -> Experiment:
             classes=CLASSES,
             stuff=STUFF,
             skeleton=COCO_PERSON,
-            # Small, so that a thousand steps take four minutes.
+            # Small, so that a thousand steps take a few minutes.
             image_size=128,
             batch_size=8,
             max_objects=16,

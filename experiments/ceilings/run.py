@@ -8,6 +8,7 @@ import argparse
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -41,7 +42,7 @@ def shares(numbers: np.ndarray, wanted: np.ndarray, targets: str) -> np.ndarray:
     return np.stack([(cells == number).mean(axis=(1, 3)) for number in wanted])
 
 
-def perfect(experiment: Experiment, batch: Batch, targets: str) -> dict[str, np.ndarray | Detections | Masks]:
+def perfect(experiment: Experiment, batch: Batch, targets: str) -> dict[str, Any]:
     """The answers about a batch of one."""
     objects, tasks = batch.objects, experiment.tasks
     least = 1 / (1 + np.exp(SUREST))

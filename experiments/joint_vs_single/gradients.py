@@ -8,6 +8,7 @@ gradients of two batches agree.
 
 import argparse
 import itertools
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +23,15 @@ from ylosia_jax.experiment import Experiment, open_source
 from ylosia_jax.files import write_atomically
 from ylosia_jax.runs import load_run, restore_average
 from ylosia_jax.train.sharding import make_mesh
+from ylosia_jax.train.step import Trainable, task_losses
 from ylosia_jax.types import Batch
 
 HERE = Path(__file__).parent
 
 
-def gradients_of(experiment: Experiment, names: list[str]) -> Any:
+def gradients_of(experiment: Experiment, tasks: Mapping[str, Trainable]) -> Any:
     """Compiles (variables, batch) -> a row a task, its loss's gradient by all that the heads share."""
-    network, tasks = experiment.network.clone(gradient_limits={}), experiment.tasks
+    network = experiment.network.clone(gradient_limits={})
     mirror = experiment.data.skeleton.mirror if experiment.data.skeleton else ()
 
     def gradients(variables: Any, batch: Batch) -> jax.Array:
@@ -41,13 +43,10 @@ def gradients_of(experiment: Experiment, names: list[str]) -> Any:
             outputs, _ = network.apply(
                 {**variables, "params": params | shared}, batch.image, train=True, mutable=["batch_stats"]
             )
-            targets: dict[str, Any] = {}
-            for name in names:
-                targets[name] = jax.lax.stop_gradient(tasks[name].encode(outputs, batch, targets))
-            return jnp.stack([tasks[name].loss(outputs, targets, batch)[0] for name in names])
+            return jnp.stack([loss for loss, _ in task_losses(tasks, outputs, batch).values()])
 
         back = jax.vjp(losses, shared)[1]
-        return jax.lax.map(lambda one: ravel_pytree(back(one)[0])[0], jnp.eye(len(names)))
+        return jax.lax.map(lambda one: ravel_pytree(back(one)[0])[0], jnp.eye(len(tasks)))
 
     return jax.jit(gradients)
 
@@ -61,12 +60,13 @@ def main() -> None:
     experiment = load_run(run)
     data = experiment.data
     variables = restore_average(experiment, run, make_mesh(), "last")
-    names = [name for name, task in experiment.tasks.items() if hasattr(task, "loss")]
-    run_all, source, rows = gradients_of(experiment, names), open_source(experiment, data.train), []
+    tasks = {name: task for name, task in experiment.tasks.items() if isinstance(task, Trainable)}
+    names = list(tasks)
+    gradients, source, rows = gradients_of(experiment, tasks), open_source(experiment, data.train), []
     for number in range(options.batches):
         places = range(number * data.batch_size, (number + 1) * data.batch_size)
         items = [prepare(source[i], i, 0, experiment.canvas, data.max_objects, experiment.needs) for i in places]
-        rows.append(np.asarray(run_all(variables, stack(items)), np.float64))
+        rows.append(np.asarray(gradients(variables, stack(items)), np.float64))
     found = np.stack(rows)  # [batches, tasks, parameters]
     lengths = np.linalg.norm(found, axis=2)
     # A batch without a figure has no gradient for poses, and no direction.

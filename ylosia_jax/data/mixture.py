@@ -71,7 +71,7 @@ class Mapped:
     def _places(self) -> Int[np.ndarray, " S"]:
         """Of each of the source's semantic classes in the space; -1 for what is left out, or for stuff not there."""
         things, stuff = (
-            [rename(name, self.names) for name in part] for part in (self.source.classes, self.source.stuff)
+            [_new_name(name, self.names) for name in part] for part in (self.source.classes, self.source.stuff)
         )
         for name in filter(None, things):
             if name not in self.classes:
@@ -89,12 +89,15 @@ class Mapped:
     @functools.cached_property
     def _start(self) -> int | None:
         """Where the source's points begin in the space's skeleton; None where they do not stand."""
-        own = renamed_skeleton(self.source.skeleton, self.names)
+        own = _renamed_skeleton(self.source.skeleton, self.names)
         return None if own is None or self.skeleton is None else place_of(own, self.skeleton)
 
 
 def renamed(source: Source, names: tuple[tuple[str, str], ...]) -> Mapped:
     """A source under other names, in the space that they make: things before stuff, in the order of the source.
+
+    Args:
+      names: as in `Mapped`.
 
     Raises:
       UserError: if the source has no class of an old name.
@@ -105,11 +108,11 @@ def renamed(source: Source, names: tuple[tuple[str, str], ...]) -> Mapped:
             remedy = near(name, old) or f"; it has {', '.join(old)}"
             raise UserError(f"names has {name!r}, which is no class of the set{remedy}")
     classes, stuff = (
-        tuple(dict.fromkeys(filter(None, (rename(name, names) for name in part))))
+        tuple(dict.fromkeys(filter(None, (_new_name(name, names) for name in part))))
         for part in (source.classes, source.stuff)
     )
     stuff = tuple(name for name in stuff if name not in classes)
-    return Mapped(source, classes, stuff, renamed_skeleton(source.skeleton, names), names)
+    return Mapped(source, classes, stuff, _renamed_skeleton(source.skeleton, names), names)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,16 +176,16 @@ class Mixed:
         return tuple(Mapped(source, self.classes, self.stuff, self.skeleton) for source in self.sources)
 
 
-def rename(name: str, names: tuple[tuple[str, str], ...]) -> str:
+def _new_name(name: str, names: tuple[tuple[str, str], ...]) -> str:
     """The new name of a class; its own where none is given."""
     return dict(names).get(name, name)
 
 
-def renamed_skeleton(skeleton: Skeleton | None, names: tuple[tuple[str, str], ...]) -> Skeleton | None:
+def _renamed_skeleton(skeleton: Skeleton | None, names: tuple[tuple[str, str], ...]) -> Skeleton | None:
     """The skeleton of classes under other names; None once all that have it are left out."""
     if skeleton is None or not skeleton.classes:
         return skeleton
-    posed = tuple(dict.fromkeys(filter(None, (rename(name, names) for name in skeleton.classes))))
+    posed = tuple(dict.fromkeys(filter(None, (_new_name(name, names) for name in skeleton.classes))))
     return dataclasses.replace(skeleton, classes=posed) if posed else None
 
 

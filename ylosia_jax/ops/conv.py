@@ -168,10 +168,8 @@ def _in_bands(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pa
     x, ((low, high), columns) = _crop(x, pads)
     size, stride, height = kernel.shape[0], strides[0], x.shape[1]
     rows = (height + low + high - size) // stride + 1
-    bands = max(1, min(_BANDS, rows // _BAND_ROWS))
-    edges = [rows * band // bands for band in range(bands + 1)]
     parts: list[Array] = []
-    for first, last in itertools.pairwise(edges):
+    for first, last in _bands(rows, _BAND_ROWS):
         start, stop = first * stride - low, (last - 1) * stride - low + size  # in rows of x, padding outside [0, H)
         top, bottom = min(max(start, 0), stop), max(min(stop, height), start)
         band_pads = ((top - start, stop - bottom), columns)
@@ -180,15 +178,18 @@ def _in_bands(x: Array, kernel: Array, *, strides: _Pair, pads: tuple[_Pair, _Pa
 
 
 def _kernel_gradient(forward: Any, x: Array, kernel: Array, grad: Array) -> Array:
-    """The gradient by the kernel, a band of output channels after the other."""
-    features = kernel.shape[3]
-    bands = max(1, min(_BANDS, features // _BAND_FEATURES))
-    edges = [features * band // bands for band in range(bands + 1)]
+    """The gradient by the kernel, of each band of output channels on its own."""
     parts = [
         _gradients(forward, x, kernel[..., first:last], grad[..., first:last])[1]
-        for first, last in itertools.pairwise(edges)
+        for first, last in _bands(kernel.shape[3], _BAND_FEATURES)
     ]
     return jnp.concatenate(parts, axis=3)
+
+
+def _bands(length: int, least: int) -> list[_Pair]:
+    """Where the bands of an axis begin and end; none is shorter than `least` but a single one."""
+    count = max(1, min(_BANDS, length // least))
+    return list(itertools.pairwise(length * band // count for band in range(count + 1)))
 
 
 def _input_gradient(

@@ -117,11 +117,11 @@ class Checkpoints:
         Raises:
           UserError: as `restore` does.
         """
-        return self._restore(step, {"average": average}, partial_restore=True)["average"]
+        return self._restore(step, {"average": average}, partial=True)["average"]
 
-    def _restore(self, step: int, form: Any, **options: Any) -> Any:
+    def _restore(self, step: int, form: Any, *, partial: bool = False) -> Any:
         places = ocp.checkpoint_utils.construct_restore_args(form)
-        args = ocp.args.PyTreeRestore(form, restore_args=places, **options)
+        args = ocp.args.PyTreeRestore(form, restore_args=places, partial_restore=partial)
         try:
             found = self._manager.restore(step, args=ocp.args.Composite(state=args))["state"]
             # A partial restore leaves forms where the checkpoint has nothing.

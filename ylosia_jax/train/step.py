@@ -64,6 +64,21 @@ def cast_floats(tree: Any, dtype: jnp.dtype) -> Any:
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
 
 
+def task_losses(
+    tasks: Mapping[str, Trainable], outputs: Mapping[str, Any], batch: Batch
+) -> dict[str, tuple[Float[Array, ""], Metrics]]:
+    """Each task's loss over the global batch, and its parts. Through the targets flows no gradient.
+
+    Args:
+      tasks: by name, each after those whose targets it builds on.
+      outputs: of the network, by head.
+    """
+    targets: dict[str, Any] = {}
+    for name, task in tasks.items():
+        targets[name] = jax.lax.stop_gradient(task.encode(outputs, batch, targets))
+    return {name: task.loss(outputs, targets, batch) for name, task in tasks.items()}
+
+
 def make_train_step(
     network: nn.Module,
     tasks: Mapping[str, Trainable],
@@ -94,11 +109,7 @@ def make_train_step(
         outputs = cast_floats(outputs, jnp.dtype("float32"))
         metrics: Metrics = {}
         total = jnp.zeros(())
-        targets: dict[str, Any] = {}
-        for name, task in tasks.items():
-            targets[name] = jax.lax.stop_gradient(task.encode(outputs, batch, targets))
-        for name, task in tasks.items():
-            loss, parts = task.loss(outputs, targets, batch)
+        for name, (loss, parts) in task_losses(tasks, outputs, batch).items():
             metrics |= {f"loss/{name}": loss} | {f"loss/{name}/{part}": value for part, value in parts.items()}
             total += loss
         return total, (updated, {"loss": total, **metrics})
@@ -112,6 +123,7 @@ def make_train_step(
         variables = {"params": optax.apply_updates(params, updates), **updated}
         count = state.step + 1
         average = update_ema(optim, state.average, variables, count)
+        # As one vector, which the optimiser makes of the gradients too.
         metrics |= {"lr": jnp.asarray(schedule(state.step)), "grad_norm": jnp.linalg.norm(ravel_pytree(grads)[0])}
         return State(step=count, variables=variables, optimizer=opt_state, average=average), metrics
 
