@@ -28,10 +28,11 @@ def get_config() -> Experiment:
         semantic_classes=len(CLASSES) + len(STUFF),
         gradient_limits={},
     )
-    # In so few steps no gradient is limited, semantic maps gain from what poses can spare, and half the anchor points
-    # are enough for a handful of objects.
+    # In so few steps no gradient is limited, poses and semantic maps have less weight, so that boxes keep up, and half
+    # the anchor points are enough for a handful of objects.
     tasks["mask"] = dataclasses.replace(tasks["mask"], points=32)
     tasks["keypoint"] = dataclasses.replace(tasks["keypoint"], points=64, gain=0.25, heat_gain=0.15)
+    tasks["semantic"] = dataclasses.replace(tasks["semantic"], gain=2.0)
     return Experiment(
         network=network,
         tasks=tasks,
@@ -49,5 +50,5 @@ def get_config() -> Experiment:
         ),
         augment=Augment(flip=0.5),
         optim=Optim(lr=4e-3, warmup_steps=100, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=4, evaluate_every=4),
+        train=Train(epochs=3.5, evaluate_every=3.5),
     )
