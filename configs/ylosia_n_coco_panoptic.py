@@ -3,12 +3,15 @@ r"""Ylosia n learns a dozen images of COCO by heart: panoptic maps of 80 things 
 COCO's samples are too small to generalise from. A network that finds just what it has seen, flipped and shifted, back
 in those images has no error in coordinates, flips, crops or ids.
 
-Not trained yet: AP50 and PQ should come near 1.
+Expected: PQ 0.846, mask AP50 0.894, box AP50 0.920 after 1,800 steps, 102 minutes on one CPU core (seed 0).
+Without error it would be 0.93 or so: see experiments/coco_by_heart.
 
     ylosia data import panoptic PATH/TO/annotations/panoptic_train.json \
         --images PATH/TO/images --name coco_panoptic --split train
     ylosia train configs/ylosia_n_coco_panoptic.py --workdir runs/coco_panoptic
 """
+
+import dataclasses
 
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.coco_classes import STUFF, THINGS
@@ -20,7 +23,11 @@ from ylosia_jax.train.optim import Optim
 
 
 def get_config() -> Experiment:
-    network, tasks = ylosia("n", num_classes=len(THINGS), masks=True, semantic_classes=len(THINGS) + len(STUFF))
+    network, tasks = ylosia(
+        "n", num_classes=len(THINGS), masks=True, semantic_classes=len(THINGS) + len(STUFF), gradient_limits={}
+    )
+    # Twelve images are few enough that no task need wait for another: nothing is limited.
+    tasks["semantic"] = dataclasses.replace(tasks["semantic"], gain=2.0)
     return Experiment(
         network=network,
         tasks=tasks,
@@ -29,11 +36,11 @@ def get_config() -> Experiment:
             valid=Imported("coco_panoptic", split="train", first=12),
             classes=THINGS,
             stuff=STUFF,
-            image_size=384,
+            image_size=448,
             batch_size=4,
             max_objects=48,
         ),
-        augment=Augment(flip=0.5, scale=(0.9, 1.1), translate=0.05),
+        augment=Augment(flip=0.5, scale=(0.95, 1.05), translate=0.02),
         optim=Optim(lr=3e-3, warmup_steps=100, weight_decay=0.0, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=500, evaluate_every=100, best_metric="panoptic/PQ"),
+        train=Train(epochs=600, evaluate_every=150, best_metric="panoptic/PQ"),
     )
