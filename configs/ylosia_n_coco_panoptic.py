@@ -4,7 +4,7 @@ COCO's samples are too small to generalise from. A network that finds just what 
 in those images has no error in coordinates, flips, crops or ids.
 
 Expected: PQ 0.846, mask AP50 0.894, box AP50 0.920 after 1,800 steps, 102 minutes on one CPU core (seed 0).
-Without error it would be 0.93 or so: see experiments/coco_by_heart.
+Outputs without error have PQ 0.920 and mask AP50 0.913 on this canvas (experiments/ceilings).
 
     ylosia data import panoptic PATH/TO/annotations/panoptic_train.json \
         --images PATH/TO/images --name coco_panoptic --split train
@@ -26,7 +26,7 @@ def get_config() -> Experiment:
     network, tasks = ylosia(
         "n", num_classes=len(THINGS), masks=True, semantic_classes=len(THINGS) + len(STUFF), gradient_limits={}
     )
-    # Twelve images are few enough that no task need wait for another: nothing is limited.
+    # Measured like this, without limits and with a lighter semantic loss; not compared with the usual weights.
     tasks["semantic"] = dataclasses.replace(tasks["semantic"], gain=2.0)
     return Experiment(
         network=network,

@@ -59,7 +59,7 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
         {name: task for name, task in experiment.tasks.items() if isinstance(task, Trainable)},
         experiment.optim,
         steps,
-        transform=functools.partial(_transform, experiment),
+        transform=functools.partial(transform, experiment),
         precision=experiment.train.precision,
     )
     jitted = jax.jit(
@@ -112,7 +112,12 @@ def _misfits() -> Generator[None]:
         raise UserError(f"the config's network, tasks and data do not fit together: {what}") from error
 
 
-def _transform(experiment: Experiment, batch: Batch, progress: jax.Array) -> Batch:
+def transform(experiment: Experiment, batch: Batch, progress: jax.Array | float) -> Batch:
+    """A batch from the host as the step sees it: augmented on the device, images as floats in [0, 1].
+
+    Args:
+      progress: of the run, from 0 to 1.
+    """
     skeleton = experiment.data.skeleton
     return augment(
         experiment.augment,

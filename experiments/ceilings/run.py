@@ -25,7 +25,7 @@ from ylosia_jax.experiment import Experiment, open_source
 from ylosia_jax.types import Batch, Detections, Masks, Source
 
 HERE = Path(__file__).parent
-VARIANTS = [("scenes", 128), ("coco_panoptic", 384), ("coco_panoptic", 640)]
+VARIANTS = [("scenes", 128), ("coco_panoptic", 384), ("coco_panoptic", 448), ("coco_panoptic", 640)]
 TARGETS = ("pixel", "shares")
 SCORES = ("mask/AP50", "mask/AP", "semantic/mIoU", "panoptic/PQ")
 STRIDE = 4

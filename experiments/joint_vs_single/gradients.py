@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from ylosia_jax.data.augment import augment
+from ylosia_jax.compiled import transform
 from ylosia_jax.data.pipeline import prepare, stack
 from ylosia_jax.experiment import Experiment, open_source
 from ylosia_jax.files import write_atomically
@@ -32,10 +32,9 @@ HERE = Path(__file__).parent
 def gradients_of(experiment: Experiment, tasks: Mapping[str, Trainable]) -> Any:
     """Compiles (variables, batch) -> a row a task, its loss's gradient by all that the heads share."""
     network = experiment.network.clone(gradient_limits={})
-    mirror = experiment.data.skeleton.mirror if experiment.data.skeleton else ()
 
     def gradients(variables: Any, batch: Batch) -> jax.Array:
-        batch = augment(experiment.augment, batch, experiment.seed, 0.0, mirror=mirror)
+        batch = transform(experiment, batch, 0.0)
         params = variables["params"]
         shared = {name: tree for name, tree in params.items() if not name.startswith("heads_")}
 

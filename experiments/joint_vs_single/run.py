@@ -8,7 +8,7 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from seeds import reproduce
 
 HERE = Path(__file__).parent
-# Three times as many steps as the demo's, which are too few to tell what a network can from how fast it
+# More than three times as many steps as the demo's, which are too few to tell what a network can from how fast it
 # learns; scored on four times as many scenes: a point of difference is then more than chance.
 MORE = ("--data.train.size", "4096", "--train.epochs", "6", "--train.evaluate_every", "6", "--data.valid.size", "512")
 
