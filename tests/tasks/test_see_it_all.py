@@ -240,7 +240,8 @@ def test_mask_loss_equals_loops(batch, perfect):
             j = int(dense.index[i, a])
             logit = np.asarray(noisy.prototypes[i], np.float64) @ flat[i, a]
             truth = shares_of(batch.instances[i : i + 1], [j + 1])[0, 0]
-            x0, y0, x1, y1 = np.asarray(batch.objects.boxes[i, j]) / 4 + [-1, -1, 1, 1]
+            x0, y0, x1, y1 = np.asarray(batch.objects.boxes[i, j]) / 4
+            assert min(x1 - x0, y1 - y0) > 1
             y, x = np.mgrid[: logit.shape[0], : logit.shape[1]] + 0.5
             inside = (x >= x0) & (x < x1) & (y >= y0) & (y < y1)
             entropy = truth * np.logaddexp(0, -logit) + (1 - truth) * np.logaddexp(0, logit)
@@ -248,6 +249,22 @@ def test_mask_loss_equals_loops(batch, perfect):
             total += float(score[i, a]) * entropy[inside].sum() / max(inside.sum(), 1)
             weights += float(score[i, a])
     np.testing.assert_allclose(found, MASKS.gain * total / max(weights, 1), rtol=1e-4)
+
+
+def test_an_object_narrower_than_a_cell_still_learns_its_mask(batch, perfect):
+    targets, outputs = perfect
+    wanted = MASKS.encode(outputs, batch, {"box": targets["box"]})
+    # The centres of the cells lie at 2, 6, 10, … px.
+    thin = jnp.broadcast_to(jnp.array([7, 3, 9.5, 30]) / 4, wanted.boxes.shape)
+    wanted = wanted.replace(boxes=thin, masks=jnp.zeros_like(wanted.masks))
+
+    def total(prototypes):
+        found = {"mask": outputs["mask"].replace(prototypes=prototypes)}
+        return MASKS.loss(found, {"mask": wanted}, batch)[0]
+
+    slope = np.asarray(jax.grad(total)(outputs["mask"].prototypes))
+    columns = np.flatnonzero(np.abs(slope).sum(axis=(0, 1, 3)))
+    assert columns.tolist() == [2]
 
 
 def test_perfect_answers_score_perfectly(batch, answers):
