@@ -91,21 +91,18 @@ class PrototypeMasks:
 
         Cutting with the true box and dividing by the number of cells gives a small object the weight of a large one
         (YOLACT, section 3.3). The cells around it, which the pixels of the box's rim are mixed from too, learn nothing:
-        they cost more than they give (experiments/nuclei). The sum over the trained points is divided by the sum of
-        their weights over the global batch, set by set. The logit of a cell that is partly covered is asked to tell
-        how far.
+        they cost more than they give (experiments/nuclei). A box narrower than a cell, which may hold no cell's centre,
+        counts as a cell wide. The sum over the trained points is divided by the sum of their weights over the global
+        batch, set by set; padding has none. The logit of a cell that is partly covered is asked to tell how far.
         """
         wanted: MaskTargets = targets[self.head]
         found: MaskOutputs = outputs[self.head]
         height, width = wanted.masks.shape[2:]
         logits = mask_ops.assemble(_coefficients(found, wanted.points), found.prototypes)
-        # A box that is narrower than a cell may hold no cell's centre: it has the one that its own centre is in.
-        centre, half = (
-            (wanted.boxes[..., :2] + wanted.boxes[..., 2:]) / 2,
-            (wanted.boxes[..., 2:] - wanted.boxes[..., :2]) / 2,
-        )
-        half = jnp.maximum(half, 0.5)
-        inside = mask_ops.inside_boxes(jnp.concatenate([centre - half, centre + half], axis=-1), height, width)
+        low, high = wanted.boxes[..., :2], wanted.boxes[..., 2:]
+        centre = (low + high) / 2
+        learned = jnp.concatenate([jnp.minimum(low, centre - 0.5), jnp.maximum(high, centre + 0.5)], axis=-1)
+        inside = mask_ops.inside_boxes(learned, height, width)
         each = losses.binary_cross_entropy_loss(logits, wanted.masks) - losses.binary_entropy(wanted.masks)
         each = (each * inside).sum(axis=(2, 3))
         each = each / jnp.maximum(inside.sum(axis=(2, 3)), 1)
