@@ -1,6 +1,7 @@
 """Ylosia n on cell nuclei: boxes and instance masks, from random weights.
 
-Expected: mask AP 0.64 and AP50 0.88 on val after 625 steps, 50 minutes on one CPU core (three seeds in experiments/nuclei).
+Expected: mask AP 0.64 and AP50 0.88 on val after 625 steps, 50 minutes on one CPU core; `experiments/nuclei` has three
+seeds.
 
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_train.json --name nuclei --split train
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_val.json --name nuclei --split val
