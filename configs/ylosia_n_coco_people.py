@@ -3,7 +3,7 @@ r"""Ylosia n learns a dozen images of COCO by heart: people with their poses.
 COCO's samples are too small to generalise from. A network that finds just what it has seen, flipped and shifted, back
 in those images has no error in coordinates, flips, crops or ids.
 
-Expected: keypoint AP50 0.93 after 700 epochs (seed 0); these 500 are still to be measured.
+Expected: keypoint AP50 0.93 after 2,100 steps (seed 0).
 
     ylosia data import coco PATH/TO/annotations/person_keypoints_train.json \
         --images PATH/TO/images --name coco_people --split train
@@ -35,5 +35,5 @@ def get_config() -> Experiment:
         ),
         augment=Augment(flip=0.5, scale=(0.9, 1.1), translate=0.05),
         optim=Optim(lr=3e-3, warmup_steps=100, weight_decay=0.0, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=500, evaluate_every=100, best_metric="keypoint/AP50"),
+        train=Train(epochs=700, evaluate_every=100, best_metric="keypoint/AP50"),
     )
