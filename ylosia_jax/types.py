@@ -188,10 +188,12 @@ class DenseOutputs:
     Attributes:
       logits: level -> [B, H, W, K] class logits.
       deltas: level -> [B, H, W, D] encoded boxes; the task's coder knows what D holds.
+      once: level -> [B, H, W, K] class logits of a twin that names every object once; None where there is none.
     """
 
     logits: Mapping[str, Float[Array, "B _ _ K"]]
     deltas: Mapping[str, Float[Array, "B _ _ D"]]
+    once: Mapping[str, Float[Array, "B _ _ K"]] | None = None
 
 
 @struct.dataclass

@@ -1,8 +1,9 @@
-"""The twin head without suppression against its sibling with it: `python experiments/nms_free/run.py PATH/TO/bccd`.
+"""The twin without suppression against its sibling with it: `python experiments/nms_free/run.py PATH/TO/bccd`.
 
-Both are heads of one network, trained in one run; `box/AP` is the twin's, `nms_AP` its sibling's.
+Both are branches of one head, trained in one run; `box/AP` is the twin's, `nms_AP` its sibling's.
 """
 
+import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -22,7 +23,9 @@ HERE = Path(__file__).parent
 def with_nms(workdir: Path, data: Path) -> Mapping[str, float]:
     """Scores of the head that finds every object many times, from the same checkpoint."""
     experiment, mesh = load_run(workdir), make_mesh()
-    predict = compile_predict(experiment.network, {"box": experiment.tasks["many"].task}, mesh)
+    predict = compile_predict(
+        experiment.network, {"box": dataclasses.replace(experiment.tasks["box"], nms_free=False)}, mesh
+    )
     # The last, which the final scores are of.
     variables = restore_average(experiment, workdir, mesh, "last")
     source = open_source(experiment, experiment.data.valid)

@@ -1,6 +1,5 @@
 """Ylosia: one network, one pass, every answer about the objects in an image."""
 
-import dataclasses
 from collections.abc import Mapping
 from typing import Any, Literal
 
@@ -13,7 +12,6 @@ from ylosia_jax.models.heads.prototypes import PrototypeHead
 from ylosia_jax.models.heads.semantic import SemanticHead
 from ylosia_jax.models.necks.pan import PAN
 from ylosia_jax.models.network import Network
-from ylosia_jax.tasks.auxiliary import Auxiliary
 from ylosia_jax.tasks.dense import DenseBoxes
 from ylosia_jax.tasks.masks import PrototypeMasks
 from ylosia_jax.tasks.panoptic import Panoptic
@@ -57,8 +55,9 @@ def ylosia(
       masks: find an instance mask with every box.
       skeleton: find a pose of these points with every box.
       semantic_classes: things and stuff, for a semantic map; with masks too, there is a panoptic map as well.
-      nms_free: beside the head that finds every object many times, train a twin that finds it once, on the same
-        features (YOLOv10, arXiv:2405.14458, section 3.1). Prediction has the twin alone, and nothing to suppress.
+      nms_free: beside the class scores that find every object many times, train a twin of them that finds it once, of
+        the same boxes (after YOLOv10, arXiv:2405.14458, section 3.1). Prediction has the twin's alone, and nothing to
+        suppress.
       gradient_limits: of the heads "mask", "keypoint" and "semantic", relative to the box head, see `Network`; without
         effect where one of the two is not there. {} for none.
 
@@ -73,35 +72,27 @@ def ylosia(
     depths = [max(round(blocks * depth), 1) for blocks in (3, 6, 6, 3)]
     heads: dict[str, nn.Module] = {}
     tasks: dict[str, Any] = {}
-    learned_with = "many" if nms_free else "box"
     if num_classes:
-        heads["box"], tasks["box"] = DecoupledHead(num_classes=num_classes), DenseBoxes(num_classes=num_classes)
-        if nms_free:
-            heads["many"], tasks["many"] = (
-                heads["box"].clone(),
-                Auxiliary(dataclasses.replace(tasks["box"], head="many")),
-            )
-            tasks["box"] = DenseBoxes(num_classes=num_classes, top_k=1, iou_threshold=None)
+        heads["box"] = DecoupledHead(num_classes=num_classes, twin=nms_free)
+        tasks["box"] = DenseBoxes(num_classes=num_classes, nms_free=nms_free)
     elif masks or skeleton is not None:
         raise ValueError("num_classes is 0, but masks and poses are of objects: give the number of their classes")
     if masks:
-        heads["mask"], tasks["mask"] = PrototypeHead(), PrototypeMasks(learned_with=learned_with)
+        heads["mask"], tasks["mask"] = PrototypeHead(), PrototypeMasks()
     if skeleton is not None:
         heads["keypoint"] = PoseHead(points=len(skeleton.names))
-        tasks["keypoint"] = DensePoses(sigmas=skeleton.sigmas, learned_with=learned_with)
+        tasks["keypoint"] = DensePoses(sigmas=skeleton.sigmas)
     if semantic_classes:
         heads["semantic"], tasks["semantic"] = SemanticHead(num_classes=semantic_classes), Semantic(semantic_classes)
         if masks:
             tasks["panoptic"] = Panoptic(things=num_classes, classes=semantic_classes)
     limits = {name: limit for name, limit in gradient_limits.items() if name in heads} if "box" in heads else {}
-    if nms_free:
-        limits["box"] = 0.0
     network = Network(
         backbone=CSP(widths=tuple(widths), depths=tuple(depths)),  # type: ignore[arg-type]
         neck=PAN(
             widths=tuple(widths[2:]),  # type: ignore[arg-type]
             depth=depths[0],
-            fine=widths[2] if heads.keys() - {"box", "many"} else 0,
+            fine=widths[2] if heads.keys() - {"box"} else 0,
         ),
         heads=heads,
         gradient_limits=limits,

@@ -28,6 +28,7 @@ class DenseTargets:
       share: [B, A] how well the point fits it, as a share of its best point's fit; 0 where there is none.
       score: [B, A] soft target of that class's score; the weight of the box losses too.
       ignore: [B, A] points inside a crowd box that answer for no object: asked nothing.
+      once: what the twin is asked for, if there is one.
     """
 
     boxes: Float[Array, "B A 4"]
@@ -36,6 +37,7 @@ class DenseTargets:
     share: Float[Array, "B A"]
     score: Float[Array, "B A"]
     ignore: Bool[Array, "B A"]
+    once: "DenseTargets | None" = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -52,7 +54,9 @@ class DenseBoxes:
       class_gain: weight of the class loss.
       dfl_gain: weight of the distribution loss.
       score_threshold: detections below this are dropped. Low by default: AP needs the tail, drawings cut it off.
-      iou_threshold: of the class-wise suppression; None for none, where `top_k` is 1 and every object is found once.
+      iou_threshold: of the class-wise suppression.
+      nms_free: beside the scores of which every object claims many, learn the head's twin, of which it claims one
+        (YOLOv10, arXiv:2405.14458, section 3.1); decode with the twin's alone, and without suppression.
       pre_nms: candidates that enter the suppression.
       max_detections: M, detections an image. COCO's evaluation looks at the best 100 of each class; where hundreds of
         objects or many classes meet in an image, more than 100 in all cost time and gain a little.
@@ -68,7 +72,8 @@ class DenseBoxes:
     class_gain: float = 0.5
     dfl_gain: float = 1.5
     score_threshold: float = 0.001
-    iou_threshold: float | None = 0.7
+    iou_threshold: float = 0.7
+    nms_free: bool = False
     pre_nms: int = 1024
     max_detections: int = 100
     head: str = "box"
@@ -82,19 +87,23 @@ class DenseBoxes:
         self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any] | None = None
     ) -> DenseTargets:
         """Targets of every point, from the truth and from how well the network does now."""
-        return jax.lax.stop_gradient(self._assign(outputs[self.head], batch.objects))
+        dense: DenseOutputs = outputs[self.head]
+        found = self._assign(dense, dense.logits, batch.objects, self.top_k)
+        if self.nms_free:
+            found = dataclasses.replace(found, once=self._assign(dense, self._once(dense), batch.objects, 1))
+        return jax.lax.stop_gradient(found)
 
-    def _assign(self, outputs: DenseOutputs, objects: Objects) -> DenseTargets:
+    def _assign(self, outputs: DenseOutputs, logits: Mapping[str, Array], objects: Objects, top_k: int) -> DenseTargets:
         place, _ = _points(outputs)
         boxes = self._decode_boxes(outputs)
         assigned = assign.assign_aligned(
-            jax.nn.sigmoid(points.flatten_levels(outputs.logits)),
+            jax.nn.sigmoid(points.flatten_levels(logits)),
             boxes,
             place,
             objects.boxes,
             objects.labels,
             objects.valid & ~objects.crowd,
-            top_k=self.top_k,
+            top_k=top_k,
             alpha=self.alpha,
             beta=self.beta,
         )
@@ -127,15 +136,8 @@ class DenseBoxes:
         self, outputs: DenseOutputs, targets: DenseTargets, batch: Batch
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         place, strides = _points(outputs)
-        logits = points.flatten_levels(outputs.logits)
         deltas = points.flatten_levels(outputs.deltas)
         boxes = self._decode_boxes(outputs)
-
-        wanted = jax.nn.one_hot(targets.labels, self.num_classes) * targets.score[..., None]
-        class_loss = losses.binary_cross_entropy_loss(logits, wanted) - losses.binary_entropy(wanted)
-        class_loss = class_loss * ~targets.ignore[..., None]
-        if batch.known is not None:
-            class_loss = class_loss * batch.known[:, None]
         # Overlaps are scale-free, and in strides the coordinates stay small.
         box_loss = 1 - box_ops.iou(boxes / strides[:, None], targets.boxes / strides[:, None], kind="ciou")
         distances = points.encode_distances(targets.boxes, place, strides)
@@ -147,23 +149,40 @@ class DenseBoxes:
 
         parts = {
             "box": self.box_gain * mean(box_loss * targets.score),
-            "class": self.class_gain * mean(class_loss.sum(axis=2)),
+            "class": self._class_loss(outputs.logits, targets, batch),
             "dfl": self.dfl_gain * mean(dfl_loss * targets.score),
         }
+        if targets.once is not None:
+            parts["once"] = self._class_loss(self._once(outputs), targets.once, batch)
         return sum(parts.values(), start=jnp.zeros(())), parts
 
+    def _class_loss(self, logits: Mapping[str, Array], targets: DenseTargets, batch: Batch) -> Float[Array, ""]:
+        wanted = jax.nn.one_hot(targets.labels, self.num_classes) * targets.score[..., None]
+        loss = losses.binary_cross_entropy_loss(points.flatten_levels(logits), wanted) - losses.binary_entropy(wanted)
+        loss = loss * ~targets.ignore[..., None]
+        if batch.known is not None:
+            loss = loss * batch.known[:, None]
+        weight = targets.score.sum(axis=1)
+        return self.class_gain * sources.mean_over_batch(loss.sum(axis=(1, 2)), weight, batch.source)
+
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> Detections:
-        """The detections of each image, best first, after class-wise suppression."""
+        """The detections of each image, best first, after class-wise suppression, of which a twin has no need."""
         dense: DenseOutputs = outputs[self.head]
+        logits = self._once(dense) if self.nms_free else dense.logits
         boxes, scores, labels, valid, index = nms.select_detections(
             self._decode_boxes(dense),
-            jax.nn.sigmoid(points.flatten_levels(dense.logits)),
+            jax.nn.sigmoid(points.flatten_levels(logits)),
             score_threshold=self.score_threshold,
-            iou_threshold=self.iou_threshold,
+            iou_threshold=None if self.nms_free else self.iou_threshold,
             pre_nms=self.pre_nms,
             max_detections=self.max_detections,
         )
         return Detections(boxes=boxes, scores=scores, labels=labels, valid=valid, index=index)
+
+    def _once(self, outputs: DenseOutputs) -> Mapping[str, Float[Array, "B _ _ K"]]:
+        if outputs.once is None:
+            raise ValueError(f"nms_free asks for a twin, and the head {self.head!r} has none: set its twin too")
+        return outputs.once
 
     def _decode_boxes(self, outputs: DenseOutputs) -> Float[Array, "B A 4"]:
         place, strides = _points(outputs)

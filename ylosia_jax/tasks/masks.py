@@ -41,15 +41,13 @@ class PrototypeMasks:
     Attributes:
       gain: weight of the loss.
       points: P, positives an image whose masks are trained in a step; those left over wait for another.
-      boxes: name of the task whose detections these masks belong to.
-      learned_with: name of the task whose targets say which anchor points learn them.
+      boxes: name of the task that finds the objects, and whose targets say which anchor points learn their masks.
       head: whose outputs these are.
     """
 
     gain: float = 5.0
     points: int = 64
     boxes: str = "box"
-    learned_with: str = "box"
     head: str = "mask"
 
     @property
@@ -63,7 +61,7 @@ class PrototypeMasks:
         Raises:
           ValueError: if the batch has no map of instances, or one of no whole number of pixels a prototypes' cell.
         """
-        dense, objects = targets[self.learned_with], batch.objects
+        dense, objects = targets[self.boxes], batch.objects
         height, width = outputs[self.head].prototypes.shape[1:3]
         if batch.instances is None or objects.masked is None:
             raise ValueError("the batch has no map of instances")

@@ -64,8 +64,7 @@ class DensePoses:
       min_heat: bumps that are lower, or seem so from far, move no point.
       stride: pixels of the canvas that a cell of the heatmaps is wide.
       points: P, positives an image whose poses are trained in a step.
-      boxes: name of the task whose detections these poses belong to.
-      learned_with: name of the task whose targets say which anchor points learn them.
+      boxes: name of the task that finds the objects, and whose targets say which anchor points learn their poses.
       head: whose outputs these are.
     """
 
@@ -82,7 +81,6 @@ class DensePoses:
     stride: int = 4
     points: int = 128
     boxes: str = "box"
-    learned_with: str = "box"
     head: str = "keypoint"
 
     @property
@@ -97,7 +95,7 @@ class DensePoses:
           ValueError: if the batch has no keypoints, or another number of them than there are sigmas; if the heatmaps
             have another stride.
         """
-        dense, objects = targets[self.learned_with], batch.objects
+        dense, objects = targets[self.boxes], batch.objects
         keypoints = objects.keypoints
         if keypoints is None or keypoints.shape[2] != len(self.sigmas):
             found = 0 if keypoints is None else keypoints.shape[2]
