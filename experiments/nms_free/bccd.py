@@ -1,4 +1,4 @@
-"""`configs/ylosia_n_bccd.py` with the twin head that needs no suppression."""
+"""`configs/ylosia_n_bccd.py` with scores that need no suppression."""
 
 import dataclasses
 from pathlib import Path
