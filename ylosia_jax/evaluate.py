@@ -27,9 +27,22 @@ from ylosia_jax.metrics.semantic import confusion, semantic_metrics
 from ylosia_jax.ops.image import to_float
 from ylosia_jax.train.sharding import batch_sharding, local_rows, place_batch
 from ylosia_jax.train.step import cast_floats
-from ylosia_jax.types import Batch, Example, Source
+from ylosia_jax.types import Batch, Detections, Example, Source
 
-Predict = Callable[[Any, Any], dict[str, Any]]
+
+class Predict(Protocol):
+    """What `make_predict` makes."""
+
+    def __call__(self, variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
+        """The answer of each task to letterboxed uint8 images.
+
+        Args:
+          known: [B, K] the classes that are asked for; None for all. Things of others are not found, so that they take
+            no place in a panoptic map.
+        """
+        ...
+
+
 # Is shown each image's place in its split, the image with its truth, and the answer.
 Watch = Callable[[int, Example, ImageAnswer], None]
 
@@ -46,20 +59,24 @@ class Decoder(Protocol):
 def make_predict(
     network: nn.Module, tasks: Mapping[str, Any], precision: Literal["float32", "bfloat16"] = "float32"
 ) -> Predict:
-    """The function `(variables, image) -> {task: answer}` for letterboxed uint8 images, not compiled yet.
+    """The function from images to answers, not compiled yet.
 
     Tasks that are no `Decoder` have no part in it.
     """
     dtype = jnp.dtype(precision)
 
-    def predict(variables: Any, image: Any) -> dict[str, Any]:
+    def predict(variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
         stored = {"params": cast_floats(variables["params"], dtype)}
         stored |= {name: value for name, value in variables.items() if name != "params"}
         outputs = cast_floats(network.apply(stored, to_float(image).astype(dtype), train=False), jnp.dtype("float32"))
         answers: dict[str, Any] = {}
         for name, task in tasks.items():
             if isinstance(task, Decoder):
-                answers[name] = task.decode(outputs, answers)
+                answer = task.decode(outputs, answers)
+                if known is not None and isinstance(answer, Detections):
+                    asked = jnp.take_along_axis(known, answer.labels, axis=1)
+                    answer = dataclasses.replace(answer, valid=answer.valid & asked)
+                answers[name] = answer
         return answers
 
     return predict
@@ -73,7 +90,13 @@ def compile_predict(
 ) -> Predict:
     """`make_predict`, jitted over a mesh: images and answers are split over its devices by their batch axis."""
     sharding = batch_sharding(mesh)
-    return jax.jit(make_predict(network, tasks, precision), in_shardings=(None, sharding), out_shardings=sharding)
+    places = (None, sharding, sharding)
+    compiled = jax.jit(make_predict(network, tasks, precision), in_shardings=places, out_shardings=sharding)
+
+    def predict(variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
+        return compiled(variables, image, known)
+
+    return predict
 
 
 def letterbox_of(batch: Batch, row: int) -> Letterbox:
@@ -161,7 +184,12 @@ def evaluate(
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
     records: list[Record] = []
     for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, **hosts):
-        found = predict(variables, place_batch(mesh, batch.image))
+        # Of a class that an image has no labels for nobody can say whether it is there: it is not asked for.
+        known = np.ones((len(batch.image), things), bool)
+        for row, example in enumerate(examples):
+            known[row] = True if example.known is None else example.known
+        image, known = place_batch(mesh, (batch.image, known))
+        found = predict(variables, image, known)
         local = jax.tree.map(local_rows, found)
         for row, example in enumerate(examples):
             answer = unpad(local, row, letterbox_of(batch, row), canvas)
