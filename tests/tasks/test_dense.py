@@ -368,3 +368,21 @@ def test_classes_that_an_image_does_not_label_cost_nothing():
         np.testing.assert_allclose(gradient.logits[level][..., 0], whole.logits[level][..., 0], atol=1e-6)
         np.testing.assert_allclose(gradient.logits[level][1:], whole.logits[level][1:], atol=1e-6)
         assert np.abs(whole.logits[level][0, ..., 1]).max() > 0
+
+
+@pytest.mark.parametrize(("alpha", "kept"), [(0.5, 1), (1.5, 0)])
+def test_whom_the_twin_asks(alpha, kept):
+    """One point an object: where its own score counts more, the surer one before the one with the better box."""
+    task = DenseBoxes(num_classes=3, nms_free=True, once_alpha=alpha)
+    truth = [[((4, 4, 28, 28), 0)]]
+    points = np.flatnonzero(inside(truth[0][0][0]))[:2]
+    boxes = np.tile(np.concatenate([POINTS - 1, POINTS + 1], axis=1), (1, 1, 1))
+    half = 12 * 0.8**0.5
+    boxes[0, points] = [16 - half, 16 - half, 16 + half, 16 + half], [4, 4, 28, 28]  # IoU 0.8 and 1
+    logits = np.full((1, len(POINTS), 3), -30.0)
+    logits[0, points, 0] = np.log([9, 3 / 7])  # scores 0.9 and 0.3
+    outputs = outputs_of(logits, coded(boxes))
+    outputs = outputs.replace(once=outputs.logits)
+    asked = task.encode({"box": outputs}, batch_of(objects_of(truth))).once.score[0]
+    assert np.flatnonzero(asked).tolist() == [points[kept]]
+    np.testing.assert_allclose(asked[points[kept]], [0.8, 1][kept], atol=1e-4)

@@ -57,6 +57,8 @@ class DenseBoxes:
       iou_threshold: of the class-wise suppression.
       nms_free: beside the scores of which every object claims many, learn the head's twin, of which it claims one
         (YOLOv10, arXiv:2405.14458, section 3.1); decode with the twin's alone, and without suppression.
+      once_alpha: how much a twin's score counts in the choice of its one point, as alpha does among the many. More, so
+        that an object stays with its point, and its neighbours are not told one thing now and another next time.
       pre_nms: candidates that enter the suppression.
       max_detections: M, detections an image. COCO's evaluation looks at the best 100 of each class; where hundreds of
         objects or many classes meet in an image, more than 100 in all cost time and gain a little.
@@ -74,6 +76,7 @@ class DenseBoxes:
     score_threshold: float = 0.001
     iou_threshold: float = 0.7
     nms_free: bool = False
+    once_alpha: float = 1.5
     pre_nms: int = 1024
     max_detections: int = 100
     head: str = "box"
@@ -88,12 +91,15 @@ class DenseBoxes:
     ) -> DenseTargets:
         """Targets of every point, from the truth and from how well the network does now."""
         dense: DenseOutputs = outputs[self.head]
-        found = self._assign(dense, dense.logits, batch.objects, self.top_k)
+        found = self._assign(dense, dense.logits, batch.objects, self.top_k, self.alpha)
         if self.nms_free:
-            found = dataclasses.replace(found, once=self._assign(dense, self._once(dense), batch.objects, 1))
+            once = self._assign(dense, self._once(dense), batch.objects, 1, self.once_alpha)
+            found = dataclasses.replace(found, once=once)
         return jax.lax.stop_gradient(found)
 
-    def _assign(self, outputs: DenseOutputs, logits: Mapping[str, Array], objects: Objects, top_k: int) -> DenseTargets:
+    def _assign(
+        self, outputs: DenseOutputs, logits: Mapping[str, Array], objects: Objects, top_k: int, alpha: float
+    ) -> DenseTargets:
         place, _ = _points(outputs)
         boxes = self._decode_boxes(outputs)
         assigned = assign.assign_aligned(
@@ -104,7 +110,7 @@ class DenseBoxes:
             objects.labels,
             objects.valid & ~objects.crowd,
             top_k=top_k,
-            alpha=self.alpha,
+            alpha=alpha,
             beta=self.beta,
         )
         places = jnp.broadcast_to(place, (boxes.shape[0], *place.shape))
