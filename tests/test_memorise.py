@@ -13,7 +13,7 @@ from ylosia_jax.systems.ylosia import ylosia
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import make_mesh, place_batch
 
-STEPS = 160
+STEPS = 200
 
 
 @pytest.mark.slow
