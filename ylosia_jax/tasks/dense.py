@@ -57,8 +57,8 @@ class DenseBoxes:
       iou_threshold: of the class-wise suppression.
       nms_free: beside the scores of which every object claims many, learn the head's twin, of which it claims one
         (YOLOv10, arXiv:2405.14458, section 3.1); decode with the twin's alone, and without suppression.
-      once_alpha: the power of a twin's score in the choice of its one point, as alpha is among the many. More than that,
-        so that an object rather stays with the point that it has.
+      once_alpha: the power of a twin's score in the choice of its one point, as alpha is among the many. More, so that
+        an object rather stays with the point that it has.
       pre_nms: candidates that enter the suppression.
       max_detections: M, detections an image. COCO's evaluation looks at the best 100 of each class; where hundreds of
         objects or many classes meet in an image, more than 100 in all cost time and gain a little.
