@@ -14,6 +14,7 @@ help:
 	@echo "make test    all tests"
 	@echo "make fast    the tests that take under a minute"
 	@echo "make check   format, lint, types, tests: what CI runs"
+	@echo "make parity  the same networks, losses and gradients as torchvision's: installs torch beside it"
 	@echo "make docs    the documentation into site/"
 
 $(VENV)/pyvenv.cfg:
@@ -30,6 +31,11 @@ $(VENV)/.installed-dev: $(VENV)/.installed
 	@touch $@
 
 # Kept from step to step, those buffers need not be asked for anew: about a tenth faster still.
+$(VENV)/.installed-parity: $(VENV)/.installed-dev requirements-parity.txt
+	$(BIN)/python -m pip install --quiet --no-compile -r requirements-parity.txt
+	$(BIN)/python -m pip install --quiet --no-compile --no-deps torchvision==0.28.0
+	@touch $@
+
 demo: export GLIBC_TUNABLES := $(GLIBC_TUNABLES):glibc.malloc.arena_max=1:glibc.malloc.mmap_threshold=40000000000:glibc.malloc.trim_threshold=40000000000
 demo: $(VENV)/.installed
 	$(BIN)/ylosia train configs/ylosia_n_scenes.py --workdir runs/demo
@@ -37,6 +43,9 @@ demo: $(VENV)/.installed
 
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+parity: $(VENV)/.installed-parity
+	$(BIN)/python -m pytest -n 2 --dist loadfile tests/parity
 
 fast: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 -m "not slow"

@@ -42,7 +42,7 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
         (["train", SCENES, "--workdir", "x", "--data.max_objects", "300"], "give at most 254, the masks"),
         (
             ["train", SCENES, "--workdir", "x", "--network.neck.fine", "0"],
-            "the head 'mask' asks for the level 'p2', the neck gives p3, p4, p5",
+            "the head 'mask' asks for the level 'p2', it is given p3, p4, p5",
         ),
         (["train", BCCD, "--workdir", "x", "--augment.mosaic", "7"], "mosaic is 7.0: give a probability"),
         (["train", BCCD, "--workdir", "x", "--augment.copy_paste", "0.5"], "but no task needs masks: set it to 0"),

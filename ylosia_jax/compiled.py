@@ -13,8 +13,9 @@ from jax.sharding import Mesh
 from ylosia_jax.data.augment import augment
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.train.checkpoint import abstract
+from ylosia_jax.train.questions import Trainable
 from ylosia_jax.train.sharding import batch_sharding, state_shardings
-from ylosia_jax.train.step import State, Trainable, init_state, make_train_step
+from ylosia_jax.train.step import State, init_state, make_train_step
 from ylosia_jax.types import Batch, Objects, UserError
 
 
@@ -61,6 +62,7 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
         steps,
         transform=functools.partial(transform, experiment),
         precision=experiment.train.precision,
+        seed=experiment.seed,
     )
     jitted = jax.jit(
         step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0

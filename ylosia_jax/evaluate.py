@@ -3,7 +3,7 @@
 import dataclasses
 import json
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -25,9 +25,9 @@ from ylosia_jax.metrics.instances import (
 from ylosia_jax.metrics.panoptic import ImageSegments, panoptic_metrics, segments_of
 from ylosia_jax.metrics.semantic import confusion, semantic_metrics
 from ylosia_jax.ops.image import to_float
+from ylosia_jax.train.questions import cast_floats, decode_tasks, selection
 from ylosia_jax.train.sharding import batch_sharding, local_rows, place_batch
-from ylosia_jax.train.step import cast_floats
-from ylosia_jax.types import Batch, Detections, Example, Source
+from ylosia_jax.types import Batch, Example, Source
 
 
 class Predict(Protocol):
@@ -47,15 +47,6 @@ class Predict(Protocol):
 Watch = Callable[[int, Example, ImageAnswer], None]
 
 
-@runtime_checkable
-class Decoder(Protocol):
-    """What prediction asks of a task. All of them see all outputs; each sees the answers of those before it."""
-
-    def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any], /) -> Any:
-        """The answer on the canvas, in arrays with a batch axis."""
-        ...
-
-
 def make_predict(
     network: nn.Module, tasks: Mapping[str, Any], precision: Literal["float32", "bfloat16"] = "float32"
 ) -> Predict:
@@ -68,15 +59,10 @@ def make_predict(
     def predict(variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
         stored = {"params": cast_floats(variables["params"], dtype)}
         stored |= {name: value for name, value in variables.items() if name != "params"}
-        outputs = cast_floats(network.apply(stored, to_float(image).astype(dtype), train=False), jnp.dtype("float32"))
         answers: dict[str, Any] = {}
-        for name, task in tasks.items():
-            if isinstance(task, Decoder):
-                answer = task.decode(outputs, answers)
-                if known is not None and isinstance(answer, Detections):
-                    asked = jnp.take_along_axis(known, answer.labels, axis=1)
-                    answer = dataclasses.replace(answer, valid=answer.valid & asked)
-                answers[name] = answer
+        select = selection(tasks, answers, None, known)
+        outputs = network.apply(stored, to_float(image).astype(dtype), train=False, **select)
+        decode_tasks(tasks, cast_floats(outputs, jnp.dtype("float32")), answers, known=known)
         return answers
 
     return predict

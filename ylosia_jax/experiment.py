@@ -9,9 +9,9 @@ from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset
 from ylosia_jax.data.mixture import Mapped, place_of
 from ylosia_jax.data.pipeline import MOST_MASKS, Needs, canvas_of
-from ylosia_jax.evaluate import Decoder
 from ylosia_jax.train.loop import Train
 from ylosia_jax.train.optim import Optim
+from ylosia_jax.train.questions import Decoder
 from ylosia_jax.types import Label, Skeleton, Source, UserError
 
 

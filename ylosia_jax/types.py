@@ -1,8 +1,8 @@
 """What the rooms hand to each other: examples, batches, outputs, detections.
 
 Shape shorthand: B images, N objects an image (padded), M detections an image (padded), H W C image axes,
-K classes, A anchor points, R bins of a box distribution, J points of a pose, C prototypes, S semantic classes. Levels
-are named `"p3"`, `"p4"`, …; level `"p3"` has stride 2**3.
+K classes, A anchor points or anchors, R regions of interest (padded) or bins of a box distribution, J points of a pose,
+C prototypes, S semantic classes. Levels are named `"p3"`, `"p4"`, …; level `"p3"` has stride 2**3.
 
 Things are counted and have boxes; stuff is not. The semantic classes of a data set are its `classes`, which are its
 things, followed by its `stuff`.
@@ -28,7 +28,7 @@ else:
 
 
 # What can be known of an image.
-Label = Literal["box", "mask", "keypoint", "semantic"]
+Label = Literal["box", "mask", "keypoint", "semantic", "category"]
 
 VOID = 255  # in semantic maps: nobody says what is there; never learned, never scored
 
@@ -84,6 +84,7 @@ class Example:
       drawn: [S] the classes, then the stuff, whose pixels the semantic map shows; None for all. That there is none of
         the others it does not say. A class may have its pixels drawn and no boxes, or boxes alone.
       source: which of a mixture's sets the image comes from.
+      category: index into the source's `classes` of what the image as a whole shows; None where nobody said.
     """
 
     image: UInt8[np.ndarray, "H W 3"]
@@ -98,6 +99,7 @@ class Example:
     known: Bool[np.ndarray, " K"] | None = None
     drawn: Bool[np.ndarray, " S"] | None = None
     source: int = 0
+    category: int | None = None
 
 
 class Source(Protocol):
@@ -167,6 +169,7 @@ class Batch:
       instances: [B, H, W] 1 + the row in `objects` of the object that is seen there, 0 for none; None in a run without
         masks.
       semantic: [B, H, W] semantic class, or VOID; None in a run without semantic maps.
+      category: [B] class of the image as a whole, -1 where nobody said; None in a run without categories.
     """
 
     image: AnyArray
@@ -179,21 +182,27 @@ class Batch:
     source: Bool[AnyArray, "B S"] | None = None
     instances: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
     semantic: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
+    category: Int[AnyArray, " B"] | None = None
 
 
 @struct.dataclass
 class DenseOutputs:
-    """A dense one-stage head's answer: one prediction for each cell of each level.
+    """A dense head's answer: one prediction for each cell of each level, or one for each of a cell's anchors.
+
+    Of several anchors a cell the last axis holds one's numbers after the other's.
 
     Attributes:
       logits: level -> [B, H, W, K] class logits.
       deltas: level -> [B, H, W, D] encoded boxes; the task's coder knows what D holds.
       once: level -> [B, H, W, K] class logits of a twin that names every object once; None where there is none.
+      quality: level -> [B, H, W, 1] logit of how good the box is, whatever its class: objectness, centre-ness; None
+        where there is none.
     """
 
     logits: Mapping[str, Float[Array, "B _ _ K"]]
     deltas: Mapping[str, Float[Array, "B _ _ D"]]
     once: Mapping[str, Float[Array, "B _ _ K"]] | None = None
+    quality: Mapping[str, Float[Array, "B _ _ _"]] | None = None
 
 
 @struct.dataclass
@@ -224,6 +233,53 @@ class PoseOutputs:
 
 
 @struct.dataclass
+class Rois:
+    """Regions of interest that a second stage looks into, padded to R an image.
+
+    Attributes:
+      boxes: [B, R, 4] xyxy in pixels of the canvas.
+      valid: [B, R] False marks padding.
+      index: [B, R] in training the row of the object that each answers for, 0 where there is none; in prediction the
+        row of the region or detection that it was made from.
+      kind: [B, R] in training 1 where it answers for an object, 0 for background; 0 in prediction.
+    """
+
+    boxes: Float[Array, "B R 4"]
+    valid: Bool[Array, "B R"]
+    index: Int[Array, "B R"]
+    kind: Int[Array, "B R"]
+
+
+@struct.dataclass
+class RoiOutputs:
+    """A second stage's classes and boxes of its regions.
+
+    Attributes:
+      rois: that it looked into.
+      logits: [B, R, K + 1] class logits, the background's first.
+      deltas: [B, R, K + 1, 4] the region's box refined for each class, encoded; row 0, of the background, means
+        nothing.
+    """
+
+    rois: Rois
+    logits: Float[Array, "B R K1"]
+    deltas: Float[Array, "B R K1 4"]
+
+
+@struct.dataclass
+class RoiMaps:
+    """A second stage's maps of its regions: masks, a channel a class, or heatmaps, a channel a point of the pose.
+
+    Attributes:
+      rois: that it looked into.
+      logits: [B, R, h, w, C] on a grid over each region's box.
+    """
+
+    rois: Rois
+    logits: Float[Array, "B R h w C"]
+
+
+@struct.dataclass
 class Detections:
     """Detections of a batch, best first, padded to M an image.
 
@@ -232,7 +288,7 @@ class Detections:
       scores: [B, M] in [0, 1]; 0 where not valid.
       labels: [B, M] class index.
       valid: [B, M] False marks padding.
-      index: [B, M] the anchor point that each comes from; 0 where not valid.
+      index: [B, M] the anchor point, or the region of interest, that each comes from; 0 where not valid.
     """
 
     boxes: Float[AnyArray, "*B M 4"]
@@ -252,6 +308,28 @@ class Masks:
     """
 
     logits: Float[AnyArray, "B M h w"]
+
+
+@struct.dataclass
+class BoxMasks:
+    """The masks of a batch's detections, each on a grid over its own box.
+
+    Attributes:
+      logits: [B, M, h, w]; above 0 is inside.
+    """
+
+    logits: Float[AnyArray, "B M h w"]
+
+
+@struct.dataclass
+class Categories:
+    """What each image as a whole shows.
+
+    Attributes:
+      scores: [B, K] in [0, 1], of each class.
+    """
+
+    scores: Float[AnyArray, "B K"]
 
 
 @struct.dataclass

@@ -22,8 +22,8 @@ from ylosia_jax.data.pipeline import prepare, stack
 from ylosia_jax.experiment import Experiment, open_source
 from ylosia_jax.files import write_atomically
 from ylosia_jax.runs import load_run, restore_average
+from ylosia_jax.train.questions import Trainable, task_losses
 from ylosia_jax.train.sharding import make_mesh
-from ylosia_jax.train.step import Trainable, task_losses
 from ylosia_jax.types import Batch
 
 HERE = Path(__file__).parent

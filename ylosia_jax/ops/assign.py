@@ -90,3 +90,58 @@ def assign_aligned(
     return AlignedAssignment(
         index=jnp.where(positive, owner, 0), positive=positive, score=target, share=share.max(axis=1)
     )
+
+
+@struct.dataclass
+class Assignment:
+    """Which object each anchor or region answers for.
+
+    Attributes:
+      index: [A] the object; 0 where there is none.
+      kind: [A] 1 where it answers for an object, 0 for background, -1 where it is asked nothing.
+    """
+
+    index: Int[Array, " A"]
+    kind: Int[Array, " A"]
+
+
+def assign_max_iou(
+    boxes: Float[Array, "N 4"],
+    valid: Bool[Array, " N"],
+    anchors: Float[Array | np.ndarray, "A 4"],
+    *,
+    positive: float,
+    negative: float,
+    force_match: bool = False,
+    crowd: Bool[Array, " N"] | None = None,
+) -> Assignment:
+    """Each anchor answers for the object that it overlaps most (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
+
+    Boxes and anchors are xyxy in the same pixels; rows with `valid` False are padding: nothing answers for them, and
+    without any valid row all anchors are background.
+
+    Args:
+      positive: an anchor with IoU at or above this is a positive.
+      negative: below this it is background; between the two it is asked nothing.
+      force_match: also every anchor that has the highest overlap that any has with some object, ties included, is a
+        positive, of the object that it overlaps most itself. An object that no anchor overlaps forces nothing.
+      crowd: groups: no anchor answers for them, and one whose centre lies in one is no background.
+
+    Raises:
+      ValueError: if `negative` exceeds `positive`.
+    """
+    if negative > positive:
+        raise ValueError(f"negative is {negative}, above positive, which is {positive}: swap them")
+    single = valid if crowd is None else valid & ~crowd
+    overlap = jnp.where(single[:, None], box_ops.pairwise_iou(boxes, jnp.asarray(anchors)), -1.0)
+    best = overlap.max(axis=0)
+    kind = jnp.where(best >= positive, 1, jnp.where(best < negative, 0, -1))
+    if force_match:
+        most = overlap.max(axis=1, keepdims=True)
+        forced = ((overlap == most) & (most > 0)).any(axis=0)
+        kind = jnp.where(forced, 1, kind)
+    if crowd is not None:
+        centres = (jnp.asarray(anchors)[:, :2] + jnp.asarray(anchors)[:, 2:]) / 2
+        covered = (box_ops.contains(boxes, centres) & (valid & crowd)[:, None]).any(axis=0)
+        kind = jnp.where(covered & (kind == 0), -1, kind)
+    return Assignment(index=jnp.where(kind == 1, jnp.argmax(overlap, axis=0), 0), kind=kind)

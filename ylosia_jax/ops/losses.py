@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 
 def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
@@ -25,6 +25,39 @@ def softmax_divergence_loss(logits: Float[Array, "*A K"], shares: Float[Array, "
     known = shares.sum(axis=-1)
     floor = jax.scipy.special.entr(shares).sum(axis=-1) - jax.scipy.special.entr(known)
     return optax.softmax_cross_entropy(logits, shares) - floor
+
+
+def sigmoid_focal_loss(
+    logits: Float[Array, "*A"], targets: Float[Array, "*A"], *, alpha: float = 0.25, gamma: float = 2.0
+) -> Float[Array, "*A"]:
+    """Cross entropy that well-classified elements have little part in (RetinaNet, arXiv:1708.02002, eq. 5).
+
+    Args:
+      targets: 0 or 1.
+      alpha: weight of the positives, 1 - alpha that of the others.
+      gamma: the power of the error that each is weighted with.
+    """
+    scores = jax.nn.sigmoid(logits)
+    error = scores * (1 - targets) + (1 - scores) * targets
+    weight = alpha * targets + (1 - alpha) * (1 - targets)
+    return weight * error**gamma * binary_cross_entropy_loss(logits, targets)
+
+
+def smooth_l1_loss(found: Float[Array, "*A"], wanted: Float[Array, "*A"], beta: float = 1.0) -> Float[Array, "*A"]:
+    """Absolute difference less beta / 2; below `beta` half its square over beta (Fast R-CNN, arXiv:1504.08083, eq. 3).
+
+    Args:
+      beta: 0 for the absolute difference alone.
+    """
+    difference = jnp.abs(found - wanted)
+    if beta == 0:
+        return difference
+    return jnp.where(difference < beta, difference**2 / (2 * beta), difference - beta / 2)
+
+
+def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, "*A"]) -> Float[Array, "*A"]:
+    """Cross entropy of softmax(logits) against one class an element; labels are in [0, K)."""
+    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
 
 
 def distribution_focal_loss(

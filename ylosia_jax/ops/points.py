@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
+from ylosia_jax.ops.sample import luck
 from ylosia_jax.types import stride
 
 
@@ -29,9 +30,13 @@ def anchor_points(shapes: Mapping[str, tuple[int, int]]) -> tuple[Float[np.ndarr
     return np.concatenate(points).astype(np.float32), np.concatenate(strides).astype(np.float32)
 
 
-def flatten_levels(maps: Mapping[str, Float[Array, "B _ _ D"]]) -> Float[Array, "B A D"]:
-    """Joins the levels' maps into one axis, in the order of `anchor_points`."""
-    return jnp.concatenate([x.reshape(x.shape[0], -1, x.shape[-1]) for x in maps.values()], axis=1)
+def flatten_levels(maps: Mapping[str, Float[Array, "B _ _ D"]], depth: int | None = None) -> Float[Array, "B A D"]:
+    """Joins the levels' maps into one axis, in the order of `anchor_points`, or of `anchors.anchor_boxes`.
+
+    Args:
+      depth: D, numbers of each anchor; None where a cell has one anchor, or none but its point.
+    """
+    return jnp.concatenate([x.reshape(x.shape[0], -1, depth or x.shape[-1]) for x in maps.values()], axis=1)
 
 
 def choose_points(
@@ -55,20 +60,9 @@ def choose_points(
     Returns:
       The points' shares, and which they are.
     """
-    lucky = _luck(rows, index[:, None], epoch[:, None])
+    lucky = luck(rows, index[:, None], epoch[:, None])
     _, chosen = jax.lax.top_k(jnp.where(share >= 1, 1 + lucky, share), min(count, share.shape[1]))
     return jnp.take_along_axis(share, chosen, axis=1), chosen
-
-
-def _luck(*numbers: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """A number in [0, 1) that looks random, of whole numbers; what `jax.random` makes takes XLA seconds to compile."""
-    mixed = jnp.uint32(0)
-    for number in numbers:
-        # Rounds of an xor-shift-multiply hash; the odd constants spread every bit of their factor.
-        mixed = (mixed ^ number.astype(jnp.uint32)) * jnp.uint32(0x9E3779B1)
-        mixed = (mixed ^ (mixed >> 15)) * jnp.uint32(0x85EBCA77)
-        mixed ^= mixed >> 13
-    return (mixed >> 8).astype(jnp.float32) / (1 << 24)
 
 
 def encode_distances(

@@ -1,7 +1,7 @@
 """One training step: (state, batch) -> (state, metrics)."""
 
 from collections.abc import Callable, Mapping
-from typing import Any, Literal, Protocol, runtime_checkable
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -9,28 +9,13 @@ import optax
 from flax import linen as nn
 from flax import struct
 from jax.flatten_util import ravel_pytree
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, PRNGKeyArray
 
 from ylosia_jax.train.optim import Optim, learning_rate, make_optimizer, update_ema
+from ylosia_jax.train.questions import Metrics, Trainable, cast_floats, selection, task_losses
 from ylosia_jax.types import Batch
 
-Metrics = dict[str, Float[Array, ""]]
 Step = Callable[["State", Batch], tuple["State", Metrics]]
-
-
-@runtime_checkable
-class Trainable(Protocol):
-    """What the step asks of a task. All of them see all outputs; each sees the targets of those before it."""
-
-    def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any], /) -> Any:
-        """What the outputs are asked for; no gradient flows through it."""
-        ...
-
-    def loss(
-        self, outputs: Mapping[str, Any], targets: Mapping[str, Any], batch: Batch, /
-    ) -> tuple[Float[Array, ""], Metrics]:
-        """The loss over the global batch, and its parts by name."""
-        ...
 
 
 @struct.dataclass
@@ -59,26 +44,6 @@ def init_state(network: nn.Module, optim: Optim, steps: int, canvas: tuple[int, 
     return State(step=jnp.zeros((), jnp.int32), variables=variables, optimizer=optimizer, average=average)
 
 
-def cast_floats(tree: Any, dtype: jnp.dtype) -> Any:
-    """Casts floating-point leaves."""
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
-
-
-def task_losses(
-    tasks: Mapping[str, Trainable], outputs: Mapping[str, Any], batch: Batch
-) -> dict[str, tuple[Float[Array, ""], Metrics]]:
-    """Each task's loss over the global batch, and its parts. Through the targets flows no gradient.
-
-    Args:
-      tasks: by name, each after those whose targets it builds on.
-      outputs: of the network, by head.
-    """
-    targets: dict[str, Any] = {}
-    for name, task in tasks.items():
-        targets[name] = jax.lax.stop_gradient(task.encode(outputs, batch, targets))
-    return {name: task.loss(outputs, targets, batch) for name, task in tasks.items()}
-
-
 def make_train_step(
     network: nn.Module,
     tasks: Mapping[str, Trainable],
@@ -87,6 +52,7 @@ def make_train_step(
     *,
     transform: Callable[[Batch, Array], Batch],
     precision: Literal["float32", "bfloat16"] = "float32",
+    seed: int = 0,
 ) -> Step:
     """Builds the step; the caller compiles it.
 
@@ -98,14 +64,21 @@ def make_train_step(
       steps: of the whole run.
       transform: the augmentation, `(batch, progress) -> batch` with float images.
       precision: of the network's arithmetic. Parameters, statistics, boxes and losses stay float32.
+      seed: of what a network draws for itself, such as dropout; with the step's number it decides.
     """
     optimizer = make_optimizer(optim, steps)
     schedule = learning_rate(optim, steps)
 
-    def loss_fn(params: Any, others: Any, batch: Batch) -> tuple[Array, tuple[Any, Metrics]]:
+    def loss_fn(params: Any, others: Any, batch: Batch, key: PRNGKeyArray) -> tuple[Array, tuple[Any, Metrics]]:
         dtype = jnp.dtype(precision)
-        variables = {"params": cast_floats(params, dtype), **others}
-        outputs, updated = network.apply(variables, batch.image.astype(dtype), train=True, mutable=list(others))
+        outputs, updated = network.apply(
+            {"params": cast_floats(params, dtype), **others},
+            batch.image.astype(dtype),
+            train=True,
+            mutable=list(others),
+            rngs={"dropout": key},
+            **selection(tasks, {}, batch),
+        )
         outputs = cast_floats(outputs, jnp.dtype("float32"))
         metrics: Metrics = {}
         total = jnp.zeros(())
@@ -118,7 +91,8 @@ def make_train_step(
         batch = transform(batch, state.step / steps)
         others = {name: value for name, value in state.variables.items() if name != "params"}
         params = state.variables["params"]
-        grads, (updated, metrics) = jax.grad(loss_fn, has_aux=True)(params, others, batch)
+        key = jax.random.fold_in(jax.random.key(seed), state.step)
+        grads, (updated, metrics) = jax.grad(loss_fn, has_aux=True)(params, others, batch, key)
         updates, opt_state = optimizer.update(grads, state.optimizer, params)
         variables = {"params": optax.apply_updates(params, updates), **updated}
         count = state.step + 1

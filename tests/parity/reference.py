@@ -1,0 +1,133 @@
+"""torchvision as a reference, with or without its compiled operators; and what comparing with it needs.
+
+torchvision's own operators do not load beside every build of torch. Its models do not need them: here `nms` is plain
+torch, and RoIAlign falls back to torchvision's own Python.
+"""
+
+import contextlib
+import functools
+import importlib
+from collections.abc import Iterator, Mapping
+from types import ModuleType
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch", reason="needs the packages of requirements-parity.txt: make parity")
+
+_SCHEMAS = (
+    "nms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "qnms(Tensor dets, Tensor scores, float iou_threshold) -> Tensor",
+    "roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+    "int sampling_ratio, bool aligned) -> Tensor",
+    "_roi_align_backward(Tensor grad, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+    "SymInt batch_size, SymInt channels, SymInt height, SymInt width, int sampling_ratio, bool aligned) -> Tensor",
+    "roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) "
+    "-> (Tensor, Tensor)",
+    "_roi_pool_backward(Tensor grad, Tensor rois, Tensor argmax, float spatial_scale, SymInt pooled_height, "
+    "SymInt pooled_width, SymInt batch_size, SymInt channels, SymInt height, SymInt width) -> Tensor",
+    "ps_roi_align(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width, "
+    "int sampling_ratio) -> (Tensor, Tensor)",
+    "_ps_roi_align_backward(Tensor grad, Tensor rois, Tensor channel_mapping, float spatial_scale, "
+    "SymInt pooled_height, SymInt pooled_width, int sampling_ratio, SymInt batch_size, SymInt channels, "
+    "SymInt height, SymInt width) -> Tensor",
+    "ps_roi_pool(Tensor input, Tensor rois, float spatial_scale, SymInt pooled_height, SymInt pooled_width) "
+    "-> (Tensor, Tensor)",
+    "_ps_roi_pool_backward(Tensor grad, Tensor rois, Tensor channel_mapping, float spatial_scale, "
+    "SymInt pooled_height, SymInt pooled_width, SymInt batch_size, SymInt channels, SymInt height, SymInt width) "
+    "-> Tensor",
+    "deform_conv2d(Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, SymInt stride_h, "
+    "SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, SymInt groups, "
+    "SymInt offset_groups, bool use_mask) -> Tensor",
+    "_deform_conv2d_backward(Tensor grad, Tensor input, Tensor weight, Tensor offset, Tensor mask, Tensor bias, "
+    "SymInt stride_h, SymInt stride_w, SymInt pad_h, SymInt pad_w, SymInt dilation_h, SymInt dilation_w, "
+    "SymInt groups, SymInt offset_groups, bool use_mask) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+_kept: list[Any] = []  # a library that is collected takes its operators along
+
+
+def plain_nms(boxes: Any, scores: Any, iou_threshold: float) -> Any:
+    """Greedy suppression, one box after the other."""
+    order = torch.sort(scores, descending=True, stable=True).indices
+    boxes = boxes[order]
+    area = (boxes[:, 2] - boxes[:, 0]) * (boxes[:, 3] - boxes[:, 1])
+    alive = torch.ones(len(boxes), dtype=torch.bool)
+    for i in range(len(boxes)):
+        if alive[i]:
+            low, high = torch.maximum(boxes[i, :2], boxes[i:, :2]), torch.minimum(boxes[i, 2:], boxes[i:, 2:])
+            shared = (high - low).clamp(min=0).prod(dim=1)
+            close = shared / (area[i] + area[i:] - shared) > iou_threshold
+            close[0] = False
+            alive[i:] &= ~close
+    return order[alive]
+
+
+@functools.cache
+def torchvision() -> ModuleType:
+    """The package, whose detectors run on this torch."""
+    with contextlib.suppress(Exception):
+        import torchvision as found
+
+        found.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
+        return found
+    library = torch.library.Library("torchvision", "DEF")
+    for schema in _SCHEMAS:
+        with contextlib.suppress(RuntimeError):
+            library.define(schema)
+    library.impl("nms", plain_nms, "CPU")
+    _kept.append(library)
+    import torchvision as found
+
+    def nothing() -> None:
+        pass
+
+    # By their full names: in `torchvision.ops` functions stand before the modules that they are from.
+    roi_align = importlib.import_module("torchvision.ops.roi_align")
+    for name in ("extension", "ops.boxes", "ops.deform_conv", "ops.ps_roi_align", "ops.ps_roi_pool", "ops.roi_pool"):
+        importlib.import_module(f"torchvision.{name}")._assert_has_ops = nothing
+    roi_align._assert_has_ops = nothing
+    # As it is written: torch would compile it, for minutes.
+    roi_align._roi_align = roi_align._roi_align.__wrapped__
+    return found
+
+
+@contextlib.contextmanager
+def exact() -> Iterator[None]:
+    """JAX multiplies in float32, and torch on one thread, whose sums are the same every time."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        with jax.default_matmul_precision("highest"):
+            yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def randomise(model: Any, seed: int = 0) -> Any:
+    """Gives every batch norm scales, biases and statistics that are not trivial. Returns the model."""
+    generator = torch.Generator().manual_seed(seed)
+
+    def uniform(like: Any, low: float, high: float) -> Any:
+        return torch.rand(like.shape, generator=generator) * (high - low) + low
+
+    with torch.no_grad():
+        for module in model.modules():
+            if getattr(module, "running_mean", None) is not None:
+                module.running_mean.copy_(uniform(module.running_mean, -0.2, 0.2))
+                module.running_var.copy_(uniform(module.running_var, 0.6, 1.4))
+                module.weight.copy_(uniform(module.weight, 0.7, 1.3))
+                module.bias.copy_(uniform(module.bias, -0.2, 0.2))
+    return model
+
+
+def numpy(tensor: Any) -> np.ndarray:
+    """A tensor as an array."""
+    return tensor.detach().cpu().numpy()
+
+
+def state_of(model: Any) -> dict[str, np.ndarray]:
+    """A model's state dict as arrays."""
+    state: Mapping[str, Any] = model.state_dict()
+    return {name: numpy(value) for name, value in state.items()}

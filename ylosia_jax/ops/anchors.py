@@ -1,0 +1,61 @@
+"""Reference boxes on the cells of a feature pyramid.
+
+Shape shorthand: A anchors over all levels, level by level, row by row, a cell's one after the other.
+"""
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from jaxtyping import Float
+
+from ylosia_jax.types import stride
+
+
+def canvas_of(shapes: Mapping[str, tuple[int, int]]) -> tuple[int, int]:
+    """(height, width) in pixels of the image that levels of these shapes were made of.
+
+    Args:
+      shapes: level -> (height, width); the first one's stride divides the image.
+    """
+    level, (height, width) = next(iter(shapes.items()))
+    return height * stride(level), width * stride(level)
+
+
+def cell_anchors(sizes: Sequence[float], ratios: Sequence[float]) -> Float[np.ndarray, "n 4"]:
+    """The anchors of a cell around its corner (0, 0), rounded to whole pixels: for each ratio, for each size.
+
+    Args:
+      sizes: roots of their areas, in pixels.
+      ratios: height over width.
+    """
+    height = np.sqrt(np.array(ratios))[:, None] * np.array(sizes)
+    width = 1 / np.sqrt(np.array(ratios))[:, None] * np.array(sizes)
+    corner = np.stack([-width, -height, width, height], axis=-1).reshape(-1, 4) / 2
+    return np.round(corner).astype(np.float32)
+
+
+def anchor_boxes(
+    shapes: Mapping[str, tuple[int, int]], sizes: Sequence[Sequence[float]], ratios: Sequence[float]
+) -> Float[np.ndarray, "A 4"]:
+    """Anchors at every cell of every level (Faster R-CNN, arXiv:1506.01497, 3.1.1; FPN, 1612.03144, 4.1).
+
+    They lie around the cells' upper left corners, and cells are a whole number of pixels apart: the image's side over
+    the level's, rounded down, as torchvision has it. Where the level's stride divides the image that is its stride.
+
+    Args:
+      shapes: level -> (height, width) of its feature map, the finest first.
+      sizes: of each level, see `cell_anchors`.
+      ratios: of every level.
+
+    Returns:
+      [A, 4] xyxy in pixels; a constant of the shapes. Anchors may reach beyond the image.
+    """
+    canvas = canvas_of(shapes)
+    levels: list[np.ndarray] = []
+    for (height, width), own in zip(shapes.values(), sizes, strict=True):
+        y, x = np.meshgrid(
+            np.arange(height) * (canvas[0] // height), np.arange(width) * (canvas[1] // width), indexing="ij"
+        )
+        shift = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
+        levels.append((shift + cell_anchors(own, ratios)).reshape(-1, 4))
+    return np.concatenate(levels).astype(np.float32)
