@@ -16,6 +16,7 @@ ALLOWED: dict[str, set[str]] = {
     "files": set(),
     "rle": set(),
     "config": {"types"},
+    "convert": {"types", "files"},
     "ops": {"types"},
     "nn": {"types", "ops"},
     "models": {"types", "ops", "nn"},

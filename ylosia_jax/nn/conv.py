@@ -105,3 +105,37 @@ class ConvNorm(nn.Module):
             name="conv",
         )(x)
         return activate(norm(self.norm, x, train, eps=self.eps, momentum=self.momentum), self.activation)
+
+
+class ConvTranspose(nn.Module):
+    """Square transposed convolution: the gradient of a strided one, which spreads each cell over a kernel's patch.
+
+    Parameters are `transposed_kernel` [kernel, kernel, C, features] and `bias`. As in PyTorch the kernel is not
+    flipped: cell (i, j) times the kernel lies at rows from stride * i - padding on.
+
+    Attributes:
+      padding: pixels that are cut off every side of the result.
+    """
+
+    features: int
+    kernel: int = 2
+    stride: int = 2
+    padding: int = 0
+    use_bias: bool = True
+    kernel_init: nn.initializers.Initializer = kernel_init
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"]) -> Array:
+        """Returns [B, (H - 1) * stride + kernel - 2 * padding, …, features]."""
+        shape = (self.kernel, self.kernel, x.shape[-1], self.features)
+        kernel = self.param("transposed_kernel", self.kernel_init, shape)
+        pad = self.kernel - 1 - self.padding
+        y = conv_general_dilated(
+            x,
+            kernel[::-1, ::-1],
+            (1, 1),
+            ((pad, pad), (pad, pad)),
+            lhs_dilation=(self.stride, self.stride),
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        )
+        return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y

@@ -19,3 +19,12 @@ def depth_to_space(x: Float[Array, "B H W {factor}*{factor}*C"], factor: int = 2
     batch, height, width, channels = x.shape
     x = x.reshape(batch, height, width, factor, factor, channels // factor**2)
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(batch, height * factor, width * factor, -1)
+
+
+def upsample_to(x: Float[Array, "B h w C"], height: int, width: int) -> Float[Array, "B height width C"]:
+    """Nearest-neighbour enlargement to any larger size: cell i of n takes floor(i * h / n), as PyTorch's does."""
+    if height % x.shape[1] == 0 and width % x.shape[2] == 0 and height // x.shape[1] == width // x.shape[2]:
+        return upsample(x, height // x.shape[1])
+    rows = jnp.arange(height) * x.shape[1] // height
+    columns = jnp.arange(width) * x.shape[2] // width
+    return x[:, rows][:, :, columns]

@@ -231,23 +231,38 @@ def _phase(remainder: int, size: int, kernel: int, stride: int, low: int, output
     return slice(first, None, stride), (-first_output, -(-size // stride) + last_output - outputs)
 
 
-def max_pool(x: Float[Array, "B H W C"], kernel: int) -> Float[Array, "B H W C"]:
-    """Square max pool with stride 1 that keeps the size: cells outside the map never win.
+def max_pool(
+    x: Float[Array, "B H W C"], kernel: int, stride: int = 1, *, padding: int | None = None, ceil: bool = False
+) -> Float[Array, "B P Q C"]:
+    """Square max pool: cells outside the map never win.
 
     A window's maximum is built of maxima of shifted maps, one axis after the other, because XLA's CPU backend is slow
     at the gradient of a window reduction. Equal largest cells of a window share its gradient.
 
     Args:
-      kernel: side of the window in cells, odd.
+      kernel: side of the window in cells.
+      padding: cells around the map; None for kernel // 2, which with stride 1 keeps the size.
+      ceil: round the size up instead of down: a last window may reach over the padding, but starts in the map.
 
     Raises:
-      ValueError: if `kernel` is even, which would shift the map.
+      ValueError: if `kernel` is even and no padding is given: half of it would shift the map.
     """
-    if kernel % 2 == 0:
-        raise ValueError(f"max_pool keeps the map's size for odd kernels only, got kernel {kernel}; use {kernel + 1}")
+    if padding is None and kernel % 2 == 0:
+        raise ValueError(f"max_pool centres odd kernels only, got kernel {kernel}; use {kernel + 1}, or give a padding")
+    pad = kernel // 2 if padding is None else padding
     for axis in (1, 2):
-        half = [(kernel // 2, kernel // 2, 0) if a == axis else (0, 0, 0) for a in range(x.ndim)]
-        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), half)
+        size = x.shape[axis]
+        room = size + 2 * pad - kernel
+        count = (-(-room // stride) if ceil else room // stride) + 1
+        if ceil and (count - 1) * stride >= size + pad:
+            count -= 1
+        after = (count - 1) * stride + kernel - pad - size
+        x = lax.pad(x, jnp.array(-jnp.inf, x.dtype), [(pad, after, 0) if a == axis else (0, 0, 0) for a in range(4)])
+        if stride > 1:
+            length = (count - 1) * stride + 1
+            parts = [lax.slice_in_dim(x, i, i + length, stride, axis) for i in range(kernel)]
+            x = functools.reduce(jnp.maximum, parts)
+            continue
         seen = 1
         while seen < kernel:
             shift = min(seen, kernel - seen)

@@ -1,0 +1,106 @@
+"""Residual networks (arXiv:1512.03385)."""
+
+from typing import Literal
+
+from flax import linen as nn
+from jaxtyping import Array, Float
+
+from ylosia_jax.nn.conv import Activation, ConvNorm, kaiming_init
+from ylosia_jax.nn.norm import NormKind
+from ylosia_jax.ops.conv import max_pool
+
+
+class Residual(nn.Module):
+    """A residual block: its input, projected where its shape changes, plus what its convolutions add to it.
+
+    Attributes:
+      features: of the 3x3 convolutions.
+      bottleneck: 1x1, 3x3, 1x1 with four times the features, instead of two 3x3. The 3x3 one carries the stride, as in
+        torchvision ("v1.5"); in the paper it is the 1x1 before it.
+    """
+
+    features: int
+    bottleneck: bool
+    stride: int = 1
+    dilation: int = 1
+    norm: NormKind = "batch"
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
+        """Returns [B, ceil(H / stride), ceil(W / stride), features], or four times the features."""
+
+        def conv(name: str, x: Array, features: int, kernel: int, stride: int, activation: Activation) -> Array:
+            layer = ConvNorm(
+                features,
+                kernel,
+                stride,
+                activation,
+                eps=self.eps,
+                dilation=self.dilation if kernel == 3 else 1,
+                norm=self.norm,
+                kernel_init=kaiming_init,
+                name=name,
+            )
+            return layer(x, train)
+
+        if self.bottleneck:
+            out = 4 * self.features
+            y = conv("conv1", x, self.features, 1, 1, "relu")
+            y = conv("conv2", y, self.features, 3, self.stride, "relu")
+            y = conv("conv3", y, out, 1, 1, "none")
+        else:
+            out = self.features
+            y = conv("conv1", x, self.features, 3, self.stride, "relu")
+            y = conv("conv2", y, out, 3, 1, "none")
+        if x.shape[-1] != out or self.stride != 1:
+            x = conv("project", x, out, 1, self.stride, "none")
+        return nn.relu(x + y)
+
+
+class ResNet(nn.Module):
+    """A 7x7 stem and four stages of residual blocks.
+
+    Attributes:
+      depths: blocks in the stages c2, c3, c4, c5.
+      bottleneck: see `Residual`.
+      width: features of the stem and of the first stage, which double from stage to stage.
+      output_stride: 32, or 16 or 8: the last or the last two stages dilate their convolutions instead of shrinking
+        (DeepLab, arXiv:1706.05587, section 3.1). Its levels c4 and c5 have then that stride, whatever their names say.
+      norm: "frozen" where trained weights stay as they are, see `nn.norm`.
+      eps: of the norm; 0 for what torchvision's first detectors were published with.
+    """
+
+    depths: tuple[int, int, int, int]
+    bottleneck: bool = True
+    width: int = 64
+    output_stride: Literal[32, 16, 8] = 32
+    norm: NormKind = "batch"
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Array]:
+        """Returns levels c2 to c5, with strides 4, 8, 16 and 32, or less."""
+        stem = ConvNorm(self.width, 7, 2, "relu", eps=self.eps, norm=self.norm, kernel_init=kaiming_init, name="stem")
+        x = max_pool(stem(image, train), 3, 2)
+        features: dict[str, Array] = {}
+        stride, dilation = 4, 1
+        for stage, depth in enumerate(self.depths, start=1):
+            step = 1 if stage == 1 else 2
+            # A stage's first block still looks as far as the stage before it, as torchvision's does.
+            first = dilation
+            if stride * step > self.output_stride:
+                dilation, step = dilation * step, 1
+            stride *= step
+            for block in range(depth):
+                x = Residual(
+                    self.width * 2 ** (stage - 1),
+                    self.bottleneck,
+                    step if block == 0 else 1,
+                    first if block == 0 else dilation,
+                    self.norm,
+                    self.eps,
+                    name=f"layer{stage}_{block}",
+                )(x, train)
+            features[f"c{stage + 1}"] = x
+        return features
