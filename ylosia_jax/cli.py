@@ -86,8 +86,8 @@ class Evaluate:
 class Predict:
     """Predict images: a drawn picture each, and predictions.json, a COCO results list of boxes, masks and poses.
 
-    Semantic maps go to semantic/ as PNGs, their classes to semantic.json; panoptic maps to panoptic/ and panoptic.json,
-    in COCO's form.
+    What images show as a whole stands in categories.json, the best five of each. Semantic maps go to semantic/ as PNGs,
+    their classes to semantic.json; panoptic maps to panoptic/ and panoptic.json, in COCO's form.
     """
 
     workdir: Positional[str]
