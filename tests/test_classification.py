@@ -111,6 +111,7 @@ def test_a_task_without_categories_to_learn_is_refused(pictures: Path) -> None:
         open_scored(tried, tried.data.valid)
 
 
+@pytest.mark.slow
 def test_categories_are_learned_scored_predicted_and_drawn(
     pictures: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
