@@ -183,3 +183,11 @@ def test_the_shared_digits_are_read_whole(shared: Path, tmp_path: Path) -> None:
     source = store.open("mnist", "train", root=tmp_path)
     assert [source[i].category for i in range(10)] == [5, 0, 4, 1, 9, 2, 1, 3, 1, 4]  # as MNIST begins
     assert source[0].image.shape == (28, 28, 3)
+
+
+def test_what_unpacks_a_thousandfold_is_whole(tmp_path: Path) -> None:
+    """The unpacker then still holds output when it has read all input."""
+    path = tmp_path / "blank.gz"
+    blank = np.zeros((3000, 28, 28), np.uint8)
+    path.write_bytes(gzip.compress(packed(blank)))
+    np.testing.assert_array_equal(idx.read_array(path, 3), blank)

@@ -55,7 +55,7 @@ def read(
     if count > len(names):
         raise UserError(f"{folder}: its labels run from 0 to {count - 1}, but {len(names)} classes are named")
     entries = {split: _entries(split, *arrays, names) for split, arrays in splits.items()}
-    # A set that is damaged all through is told apart from an empty folder.
+    # Of a set that is damaged all through the splits stay, empty, so that what was left out is told.
     return records.gather(entries or dict.fromkeys(found, ()), names, source=folder, skip_bad=skip_bad, bad=bad)
 
 
