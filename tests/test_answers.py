@@ -9,7 +9,7 @@ from ylosia_jax import rle
 from ylosia_jax.answers import paste, true_segments, unpad
 from ylosia_jax.data.pipeline import Letterbox
 from ylosia_jax.predict import Labels, Result, Segments, write_maps
-from ylosia_jax.types import VOID, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
+from ylosia_jax.types import VOID, Categories, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
 
 CANVAS = (32, 48)
 
@@ -63,6 +63,7 @@ def answers():
         "keypoint": Poses(keypoints=np.array([[[[8, 6, 0.7]]] * 3], np.float32)),
         "semantic": SemanticMap(labels=np.repeat(np.arange(4), 8)[None, :, None] * np.ones((1, 1, 48), int)),
         "panoptic": PanopticMap(segments=segments),
+        "classification": Categories(scores=np.array([[0.25, 0.75]], np.float32)),
     }
 
 
@@ -77,6 +78,7 @@ def test_unpad_brings_everything_into_the_image():
     # The third row of the padded detections is the second that is left.
     assert found.segment_labels == {1: 1, 6: 2}
     assert (found.segments == 1).sum() == 8 * 24
+    np.testing.assert_array_equal(found.categories, [0.25, 0.75])
 
 
 def test_true_segments_lay_small_things_on_large_ones_and_stuff_below():
@@ -146,3 +148,24 @@ def test_drawings_show_masks_poses_and_maps():
     assert not (single == 128).all(axis=-1).all()
     assert result.above(0.8).masks is not None
     assert len(result.above(0.8)) == 1
+
+
+def test_the_best_category_is_written_into_the_corner():
+    image = np.full((48, 64, 3), 128, np.uint8)
+    nothing = np.zeros((0, 4), np.float32), np.zeros(0), np.zeros(0, int)
+    bare = Result(image, "a.png", *nothing, meaning=Labels(("cat", "dog", "cow")))
+    assert (bare.top(), bare.to_category()) == ([], None)
+    assert (bare.draw() == 128).all()
+    result = Result(image, "a.png", *nothing, meaning=bare.meaning, categories=np.array([0.25, 0.5, 0.25]))
+    assert result.top() == [("dog", 0.5), ("cat", 0.25), ("cow", 0.25)]  # of equal scores the first class first
+    assert result.top(1) == [("dog", 0.5)]
+    entry = result.to_category()
+    assert entry is not None
+    assert json.loads(json.dumps(entry)) == entry
+    assert (entry["image_id"], entry["category"], entry["score"]) == ("a.png", "dog", 0.5)
+    assert [one["category"] for one in entry["top"]] == ["dog", "cat", "cow"]
+    written = (result.draw() != 128).any(axis=-1)
+    rows, columns = (np.flatnonzero(written.any(axis=axis)) for axis in (1, 0))
+    assert rows[0] == columns[0] == 0
+    assert rows[-1] < len(written) / 8
+    assert columns[-1] < written.shape[1] / 2

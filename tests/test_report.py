@@ -129,6 +129,17 @@ def test_scores(run):
     assert re.findall(r"width:([\d.]+%)", page.source) == ["51.2%", "75.0%", "25.0%", "50.0%"]
 
 
+def test_scores_of_categories(run):
+    scores = {"top1": 0.985, "top5": 1.0, "per_class": {"0": 0.97, "1": None}}
+    (run / "metrics.json").write_text(json.dumps({"classification": scores}))
+    (run / "evaluations.csv").write_text("step,classification/top1,classification/top5\n15,0.5,0.9\n30,0.985,1\n")
+    page = Page(write_report(run))
+    assert "Classification scores" in re.findall("<h2>(.*?)</h2>", page.source)
+    assert "top1 per class" in page.texts
+    assert re.findall(r'<div class="card">(\w+)<b>([^<]+)</b>', page.source) == [("top1", "0.985"), ("top5", "1.000")]
+    assert "Classification scores: top1 from 0.5 to 0.985; top5 from 0.9 to 1" in page.source
+
+
 def test_nothing_is_fetched_or_run(run):
     page = Page(write_report(run))
     assert "default-src 'none'" in page.source

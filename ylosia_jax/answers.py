@@ -11,7 +11,7 @@ from ylosia_jax import rle
 from ylosia_jax.data.pipeline import Letterbox, instance_map
 from ylosia_jax.metrics.instances import ImageDetections, image_truth
 from ylosia_jax.metrics.panoptic import ImageSegments, segments_of
-from ylosia_jax.types import Detections, Example, Masks, PanopticMap, Poses, SemanticMap
+from ylosia_jax.types import Categories, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,12 +23,14 @@ class ImageAnswer:
       semantic: [H, W] uint8, the class of each pixel.
       segments: [H, W] int32, the number of each pixel's segment, 0 for none.
       segment_labels: number of a segment -> its semantic class.
+      categories: [K] score of each class for the image as a whole.
     """
 
     detections: ImageDetections | None = None
     semantic: np.ndarray | None = None
     segments: np.ndarray | None = None
     segment_labels: dict[int, int] = dataclasses.field(default_factory=dict)
+    categories: np.ndarray | None = None
 
 
 def unpad(answers: Mapping[str, Any], row: int, letterbox: Letterbox, canvas: tuple[int, int]) -> ImageAnswer:
@@ -48,6 +50,8 @@ def unpad(answers: Mapping[str, Any], row: int, letterbox: Letterbox, canvas: tu
             found = dataclasses.replace(found, detections=ImageDetections(letterbox.decode(boxes), scores, labels))
         elif isinstance(answer, SemanticMap):
             found = dataclasses.replace(found, semantic=_to_image(np.asarray(answer.labels[row]), letterbox))
+        elif isinstance(answer, Categories):
+            found = dataclasses.replace(found, categories=np.asarray(answer.scores[row]))
         elif isinstance(answer, Masks) and found.detections is not None:
             masks = paste(np.asarray(answer.logits[row], np.float32)[valid], found.detections.boxes, letterbox, canvas)
             found = dataclasses.replace(found, detections=dataclasses.replace(found.detections, masks=masks))

@@ -86,8 +86,8 @@ class Evaluate:
 class Predict:
     """Predict images: a drawn picture each, and predictions.json, a COCO results list of boxes, masks and poses.
 
-    Semantic maps go to semantic/ as PNGs, their classes to semantic.json; panoptic maps to panoptic/ and panoptic.json,
-    in COCO's form.
+    What images show as a whole stands in categories.json, the best five of each. Semantic maps go to semantic/ as PNGs,
+    their classes to semantic.json; panoptic maps to panoptic/ and panoptic.json, in COCO's form.
     """
 
     workdir: Positional[str]
@@ -120,10 +120,11 @@ class Predict:
 class Import:
     """Import a data set into TFDS/ArrayRecord."""
 
-    format: Positional[Literal["voc", "coco", "panoptic", "masks"]]
+    format: Positional[Literal["voc", "coco", "panoptic", "masks", "folders", "idx"]]
     """voc: a folder with Annotations, JPEGImages, ImageSets/Main. coco: an instances or keypoints JSON file, one split.
     panoptic: COCO's panoptic JSON file, one split. masks: a folder with images/ and masks/, a PNG an image; or a folder
-    an image with both, a PNG an object."""
+    an image with both, a PNG an object. folders: images in a folder a class, <split>/<class>/ or <class>/. idx: a
+    folder with MNIST's files, <split>-images-idx3-ubyte and <split>-labels-idx1-ubyte, plain or .gz."""
     source: Positional[str]
     """The folder or file."""
     name: str
@@ -135,7 +136,8 @@ class Import:
     images: str | None = None
     """Folder of a COCO file's images; default the file's own."""
     classes: tuple[str, ...] | None = None
-    """VOC class names in label order, default all that occur, sorted; of masks the names of their values."""
+    """VOC class names, or those of folders, in label order, default all that occur, sorted; of masks the names of their
+    values, of IDX files those of their labels."""
     one_based: bool = False
     """VOC coordinates count from 1 (the original VOC does; most sets in its format do not)."""
     instances: bool = False
@@ -171,14 +173,15 @@ class Import:
 class Check:
     """Look for what is wrong with a data set; nothing is written. Exit 0 clean, 1 errors found, 2 could not look."""
 
-    format: Positional[Literal["voc", "coco", "panoptic", "masks"]]
+    format: Positional[Literal["voc", "coco", "panoptic", "masks", "folders", "idx"]]
     """As in ylosia data import."""
     source: Positional[str]
     """The folder or file."""
     images: str | None = None
     """Folder of a COCO file's images; default the file's own."""
     classes: tuple[str, ...] | None = None
-    """VOC class names that may occur, default any; of masks the names of their values."""
+    """VOC class names, or those of folders, that may occur, default any; of masks the names of their values, of IDX
+    files those of their labels."""
     instances: bool = False
     """The maps in a folder of masks number single objects, and are no semantic classes."""
     void: int | None = None
@@ -375,13 +378,15 @@ def _refuse_unknown(command: Any, rest: Sequence[str]) -> None:
 
 def _read_data(form: str, source: str, *, skip_bad: bool, **options: Any) -> Any:
     """What a format's reader finds; options that are None were not given."""
-    from ylosia_jax.data import coco, masks, panoptic, voc
+    from ylosia_jax.data import coco, folders, idx, masks, panoptic, voc
 
     readers: dict[str, tuple[Any, tuple[str, ...]]] = {
         "voc": (voc.read, ("classes", "one_based")),
         "coco": (coco.read, ("split", "images")),
         "panoptic": (panoptic.read, ("split", "images")),
         "masks": (masks.read, ("classes", "instances", "void")),
+        "folders": (folders.read, ("classes",)),
+        "idx": (idx.read, ("classes",)),
     }
     read, known = readers[form]
     _refuse_options(form, **{name: value for name, value in options.items() if name not in known})
@@ -421,7 +426,7 @@ def _print_scores(metrics: dict[str, Any]) -> None:
             if group != " per_class":
                 numbers = (f"{name} {text(value)}" for name, value in values.items() if not isinstance(value, dict))
                 print(f"{task}{group}: " + "  ".join(numbers))
-        measure = {"semantic": "IoU", "panoptic": "PQ"}.get(task, "AP")
+        measure = {"semantic": "IoU", "panoptic": "PQ", "classification": "top1"}.get(task, "AP")
         for name, value in entry.get("per_class", {}).items():
             print(f"  {name}: {measure} {text(value)}")
 

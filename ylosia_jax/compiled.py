@@ -101,6 +101,7 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
         source=form(needs.sources, dtype=jnp.bool_) if needs.sources else None,
         instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
         semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
+        category=form(dtype=jnp.int32) if needs.categories else None,
     )
 
 

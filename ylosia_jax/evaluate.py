@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from ylosia_jax.answers import ImageAnswer, true_segments, unpad
 from ylosia_jax.data.pipeline import Letterbox, eval_batches
+from ylosia_jax.metrics.classification import Ranked, classification_metrics, rank
 from ylosia_jax.metrics.instances import (
     ImageDetections,
     ImageTruth,
@@ -105,6 +106,7 @@ class Record:
       confusion: [S, S + 1] pixels by true class and class found, see `semantic.confusion`; None where one of them is
         not known.
       segments: panoptic truth, and what was found; None likewise.
+      ranked: the category and its place among the answers; None likewise.
     """
 
     name: str
@@ -112,6 +114,7 @@ class Record:
     found: ImageDetections | None = None
     confusion: np.ndarray | None = None
     segments: tuple[ImageSegments, ImageSegments] | None = None
+    ranked: Ranked | None = None
 
 
 def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) -> Record:
@@ -121,7 +124,7 @@ def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) 
       things: how many classes are things.
       classes: all semantic classes.
     """
-    counts = segments = None
+    counts = segments = ranked = None
     known = np.ones(things, bool) if example.known is None else example.known
     drawn = np.ones(classes, bool) if example.drawn is None else example.drawn
     if answer.semantic is not None and example.semantic is not None:
@@ -130,7 +133,9 @@ def record_of(example: Example, answer: ImageAnswer, things: int, classes: int) 
         told = np.append(known, drawn[things:])
         labels = {number: label for number, label in answer.segment_labels.items() if told[label]}
         segments = truth, segments_of(example.name, answer.segments, labels)
-    return Record(example.name, image_truth(example), _known(answer.detections, known), counts, segments)
+    if answer.categories is not None and example.category is not None:
+        ranked = rank(answer.categories, example.category)
+    return Record(example.name, image_truth(example), _known(answer.detections, known), counts, segments, ranked)
 
 
 def _known(found: ImageDetections | None, known: np.ndarray) -> ImageDetections | None:
@@ -201,6 +206,8 @@ def metrics(found: Sequence[Record], source: Source) -> dict[str, Any]:
         result["semantic"] = semantic_metrics(np.sum(counts, axis=0), names)
     if segments := [r.segments for r in found if r.segments is not None]:
         result["panoptic"] = panoptic_metrics([t for t, _ in segments], [f for _, f in segments], names, len(classes))
+    if ranked := [r.ranked for r in found if r.ranked is not None]:
+        result["classification"] = classification_metrics(ranked, classes)
     return result
 
 
@@ -227,7 +234,7 @@ def _gather(mine: Sequence[Record]) -> list[Record]:
     return sorted(gathered, key=lambda record: record.name)
 
 
-_PACKED: dict[str, Any] = {kind.__name__: kind for kind in (Record, ImageTruth, ImageDetections, ImageSegments)}
+_PACKED: dict[str, Any] = {kind.__name__: kind for kind in (Record, ImageTruth, ImageDetections, ImageSegments, Ranked)}
 
 
 def _pack(value: Any) -> Any:

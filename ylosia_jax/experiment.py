@@ -22,7 +22,7 @@ class Data:
     Attributes:
       train: the split that is learned.
       valid: the split that is scored.
-      classes: names of the things in label order; the data must agree.
+      classes: names of the things, or of the images' categories, in label order; the data must agree.
       stuff: names of the other semantic classes; the data must agree.
       skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
@@ -78,13 +78,18 @@ class Experiment:
     def __post_init__(self) -> None:
         if self.augment.copy_paste and not self.needs.masks:
             raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
+        for name in ("mosaic", "copy_paste"):
+            if self.needs.categories and getattr(self.augment, name):
+                raise ValueError(
+                    f"augment.{name} mixes pictures, but a task needs the category of the whole image: set it to 0"
+                )
         scored = self.train.best_metric.partition("/")[0]
         answering = [name for name, task in self.tasks.items() if isinstance(task, Decoder)]
         if scored not in answering:
             raise ValueError(
                 f"train.best_metric is {self.train.best_metric!r}, but the tasks that answer are "
                 f"{', '.join(answering)}: name a score of one of them, such as box/AP, mask/AP, keypoint/AP, "
-                "semantic/mIoU or panoptic/PQ"
+                "semantic/mIoU, panoptic/PQ or classification/top1"
             )
         if self.needs.masks and self.data.max_objects > MOST_MASKS:
             raise ValueError(
@@ -111,6 +116,7 @@ class Experiment:
             masks="mask" in self.labels,
             points=points if "keypoint" in self.labels else 0,
             semantic="semantic" in self.labels,
+            categories="category" in self.labels,
             classes=len(self.data.classes) if sets else 0,
             sources=sets if sets > 1 else 0,
         )

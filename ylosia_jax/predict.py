@@ -20,11 +20,13 @@ from ylosia_jax.data.pipeline import prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.files import write_atomically
+from ylosia_jax.metrics.classification import BEST, order_of
 from ylosia_jax.metrics.instances import ImageDetections, coco_results
 from ylosia_jax.runs import load_run, restore_average
 from ylosia_jax.train.sharding import make_mesh
 from ylosia_jax.types import Example, Skeleton, UserError
-from ylosia_jax.visualize.boxes import contact_sheet
+from ylosia_jax.visualize.boxes import contact_sheet, palette
+from ylosia_jax.visualize.categories import draw_category
 from ylosia_jax.visualize.maps import draw_map
 from ylosia_jax.visualize.objects import draw_objects
 
@@ -39,7 +41,7 @@ class Labels:
     """What a network's numbers mean.
 
     Attributes:
-      classes: names of the things, by label.
+      classes: names of the things, or of the images' categories, by label.
       stuff: names of the semantic classes beyond them.
       skeleton: of the poses, if it finds any.
     """
@@ -82,6 +84,7 @@ class Result:
       keypoints: [N, J, 3] x, y, and the score of being there; zeros for classes that have no poses.
       semantic: [H, W] uint8 semantic class.
       panoptic: segments.
+      categories: [K] score of each class for the image as a whole, see `top`.
     """
 
     image: np.ndarray
@@ -94,6 +97,7 @@ class Result:
     keypoints: np.ndarray | None = None
     semantic: np.ndarray | None = None
     panoptic: Segments | None = None
+    categories: np.ndarray | None = None
 
     @property
     def names(self) -> list[str]:
@@ -112,6 +116,12 @@ class Result:
     def __len__(self) -> int:
         return len(self.scores)
 
+    def top(self, k: int = BEST) -> list[tuple[str, float]]:
+        """Names and scores of the k categories that the image shows most likely; none without such an answer."""
+        if self.categories is None:
+            return []
+        return [(self.meaning.classes[label], float(self.categories[label])) for label in order_of(self.categories)[:k]]
+
     def above(self, score: float) -> "Result":
         """The detections with at least that score; the maps stay."""
         keep = self.scores >= score
@@ -125,7 +135,10 @@ class Result:
         )
 
     def draw(self, score: float = 0.3) -> np.ndarray:
-        """The image, uint8 RGB, with the detections of at least that score; beside it the maps, if there are any."""
+        """The image, uint8 RGB, with the detections of at least that score, and its best category with its score.
+
+        Beside it are the maps, if there are any.
+        """
         shown, names = self.above(score), self.meaning.semantic
         skeleton = self.meaning.skeleton
         panels = [
@@ -140,6 +153,9 @@ class Result:
                 edges=skeleton.edges if skeleton else (),
             )
         ]
+        for name, best in self.top(1):
+            colours = palette(len(self.meaning.classes))
+            draw_category(panels[0], name, best, colours[self.meaning.classes.index(name)])
         if self.panoptic is not None:
             panels.append(draw_map(self.image, self.panoptic.map, self.panoptic.labels, names))
         elif self.semantic is not None:
@@ -160,6 +176,11 @@ class Result:
         found = ImageDetections(self.boxes, self.scores, self.labels, self.rles, self.keypoints)
         size = (self.image.shape[0], self.image.shape[1])
         return coco_results(self.name, found, self.meaning.classes, size)
+
+    def to_category(self) -> dict[str, Any] | None:
+        """The image's category as `categories.json` has it, with the best five; None without such an answer."""
+        top = [{"category": name, "score": score} for name, score in self.top()]
+        return {"image_id": self.name, **top[0], "top": top} if top else None
 
     def to_supervision(self) -> Any:
         """The same as `supervision.Detections`; the package `supervision` must be installed."""
@@ -234,6 +255,7 @@ def result_of(example: Example, answer: ImageAnswer, meaning: Labels) -> Result:
         keypoints=_posed(detections, meaning),
         semantic=answer.semantic,
         panoptic=None if answer.segments is None else Segments(answer.segments, answer.segment_labels),
+        categories=answer.categories,
     )
 
 
@@ -325,8 +347,9 @@ def predict_files(
 ) -> list[str]:
     """Predicts files into a folder: a drawn picture each, and `predictions.json`, a COCO results list.
 
-    Maps lie in `semantic/` and `panoptic/` as PNG, described by `semantic.json` and `panoptic.json`. All outputs have
-    their input's name, with another suffix where need be; of inputs that differ in their suffixes alone, it is kept.
+    Categories stand in `categories.json`, an entry an image with the best five. Maps lie in `semantic/` and `panoptic/`
+    as PNG, described by `semantic.json` and `panoptic.json`. All outputs have their input's name, with another suffix
+    where need be; of inputs that differ in their suffixes alone, it is kept.
 
     Args:
       out: made if missing; earlier predictions of the same names are replaced.
@@ -350,6 +373,7 @@ def predict_files(
     stems = [Path(name).stem for name in names]
     bad: list[str] = []
     entries: list[dict[str, Any]] = []
+    categories: list[dict[str, Any]] = []
     maps: dict[str, list[dict[str, Any]]] = {"semantic": [], "panoptic": []}
     for path, name, stem in zip(tqdm(paths, unit="image", disable=not sys.stderr.isatty()), names, stems, strict=True):
         try:
@@ -360,6 +384,8 @@ def predict_files(
             bad.append(str(error))
             continue
         entries += result.to_coco()
+        if (category := result.to_category()) is not None:
+            categories.append(category)
         stem = stem if stems.count(stem) == 1 else name
         for kind, entry in write_maps(result, out, stem).items():
             maps[kind].append(entry)
@@ -368,11 +394,13 @@ def predict_files(
             raise UserError(f"{drawn} would be overwritten by its own picture: give another --out")
         result.save(drawn, score)
     write_atomically(out / "predictions.json", json.dumps(entries) + "\n")
+    if categories:
+        write_atomically(out / "categories.json", json.dumps(categories) + "\n")
     names, things = model.meaning.semantic, len(model.meaning.classes)
-    categories = [{"id": k, "name": name, "isthing": int(k <= things)} for k, name in enumerate(names, start=1)]
+    numbered = [{"id": k, "name": name, "isthing": int(k <= things)} for k, name in enumerate(names, start=1)]
     for kind, annotations in maps.items():
         if annotations:
-            content = {"annotations": annotations, "categories": categories}
+            content = {"annotations": annotations, "categories": numbered}
             write_atomically(out / f"{kind}.json", json.dumps(content) + "\n")
     return bad
 

@@ -64,6 +64,22 @@ class Drawn:
         return dataclasses.replace(nothing, semantic=page)
 
 
+@dataclasses.dataclass(frozen=True)
+class Named:
+    """As many images as classes, of one category each, and no boxes."""
+
+    classes: tuple[str, ...]
+    stuff: tuple[str, ...] = ()
+    skeleton: Skeleton | None = None
+    labels: frozenset = frozenset({"category"})
+
+    def __len__(self) -> int:
+        return len(self.classes)
+
+    def __getitem__(self, index: int) -> Example:
+        return Example(np.zeros((64, 64, 3), np.uint8), f"{index}.png", *NO_OBJECTS, category=index)
+
+
 NO_OBJECTS = np.zeros((0, 4), np.float32), np.zeros(0, int), np.zeros(0, bool), np.zeros(0, np.float32)
 
 
@@ -303,3 +319,25 @@ def test_of_classes_that_became_one_all_have_to_be_known() -> None:
 def test_stuff_of_a_things_name_is_no_thing() -> None:
     with pytest.raises(UserError, match="the class 'ball' is not among"):
         _ = Mapped(Mice(), ("mouse",), ("ball",), MOUSE)[0]
+
+
+def test_categories_find_their_numbers_in_the_joint_space() -> None:
+    """A set of categories alone has classes, of which no object has a box: nothing says that none is there."""
+    mixed = Mixed((Mice(), Named(("cat", "ball"))), (3.0, 2.0))
+    assert (mixed.classes, mixed.labels) == (("mouse", "ball", "cat"), {"box", "keypoint", "category"})
+    assert [mixed[i].category for i in range(5)] == [None, None, None, 2, 1]
+    np.testing.assert_array_equal(mixed[0].known, [True, True, False])
+    np.testing.assert_array_equal(mixed[3].known, [False, False, False])
+    needs = Needs(categories=True, classes=3, sources=2)
+    made = [prepare(mixed[i], i, 0, (64, 64), 4, needs) for i in range(5)]
+    assert [int(np.asarray(batch.category)) for batch in made] == [-1, -1, -1, 2, 1]
+
+
+def test_categories_are_renamed_and_left_out() -> None:
+    source = renamed(Named(("cat", "dog", "puppy", "noise")), (("puppy", "dog"), ("noise", "")))
+    assert source.classes == ("cat", "dog")
+    assert [source[i].category for i in range(4)] == [0, 1, 1, None]
+    # What is not known is not scored.
+    scores = np.array([0.4, 0.6])
+    found = [record_of(source[i], ImageAnswer(categories=scores), 2, 2) for i in range(4)]
+    assert metrics(found, source)["classification"] == {"top1": 2 / 3, "top5": 1, "per_class": {"cat": 0, "dog": 1}}

@@ -65,7 +65,7 @@ def test_what_is_written_is_read_back(gather, tmp_path):
         assert example.area.tolist() == [7.5 * j for j in range(i)]
         types = [array.dtype for array in (example.boxes, example.labels, example.area, example.crowd)]
         assert types == [np.float32, np.int64, np.float32, bool]
-        assert np.array_equal(example.image, images.decode(record.path.read_bytes()))
+        assert np.array_equal(example.image, images.decode(record.image.read_bytes()))
     assert source[3].crowd.tolist() == [True, True, False]  # a crowd, then a difficult one
     error = source[3].image.astype(int) - picture(3)[..., ::-1]
     assert np.abs(error).mean() < 5  # red is red: what JPEG loses is small
@@ -132,7 +132,7 @@ def test_tensorflow_is_not_imported(gather, tmp_path):
 
 def test_large_sets_get_several_shards(gather, tmp_path):
     found = gather(7)
-    size = sum(record.path.stat().st_size for record in found.splits["train"]) / 7
+    size = sum(record.image.stat().st_size for record in found.splits["train"]) / 7
     report = store.write(found, name="pets", root=tmp_path, shard_bytes=int(2 * size))
     assert report.shards == {"train": 4}
     assert len(list(report.folder.glob("pets-train.array_record-*"))) == 4
@@ -198,7 +198,7 @@ def test_category_ids_are_kept_and_must_agree(gather, tmp_path):
 
 def test_a_failed_write_leaves_no_trace(gather, tmp_path):
     found = gather()
-    found.splits["train"][3].path.unlink()
+    found.splits["train"][3].image.unlink()
     with pytest.raises(UserError, match=r"cannot store 'pets' .*train3\.jpg"):
         store.write(found, name="pets", root=tmp_path / "data")
     assert list((tmp_path / "data").iterdir()) == []

@@ -97,7 +97,7 @@ def check_folder(file: Path, folder: Path, entries: Sequence[records.Entry]) -> 
     """
     if not entries:
         raise UserError(f"{file}: its list of images is empty")
-    paths = [entry.path for entry in entries if entry.path]
+    paths = [entry.image for entry in entries if isinstance(entry.image, Path)]
     if paths and not any(map(os.path.exists, paths)):
         raise UserError(f"none of the {len(paths)} images of {file} is in {folder}; name their folder with --images")
 

@@ -138,7 +138,7 @@ def _semantic(
         png = folder / "masks" / f"{stem}.png"
         entries[stem] = records.Entry(
             where=str(png),
-            path=path,
+            image=path,
             name=path.name,
             bad=[bad[stem]] if stem in bad else (),
             semantic=None if stem in bad else lambda png=png: table[_map(png)],

@@ -18,10 +18,11 @@ class Mapped:
     """A source in another space of labels, a `types.Source`.
 
     Its classes go by the names that `names` gives them; those that get the same one become one, and those that get an
-    empty one are left out: their objects are background, their pixels void. By name they find their numbers among the
-    classes of the space; of the others there its images know nothing: they are neither learned nor scored. Poses stand
-    at their place in the wider skeleton, the points of other kinds without labels. Pixels of stuff that the space has
-    not are void, and poses that it has not are not known.
+    empty one are left out: their objects are background, their pixels void, their images without category. By name they
+    find their numbers among the classes of the space; of the others there its images know nothing: they are neither
+    learned nor scored. A category alone is one of all classes of the space, for an image has but one. Poses stand at
+    their place in the wider skeleton, the points of other kinds without labels. Pixels of stuff that the space has not
+    are void, and poses that it has not are not known.
 
     Attributes:
       source: what is mapped.
@@ -45,6 +46,9 @@ class Mapped:
 
     def __getitem__(self, index: int, /) -> Example:
         example, places, things = self.source[index], self._places, len(self.source.classes)
+        # Of a set of categories alone no object has a box.
+        known = example.known if "box" in self.source.labels else np.zeros(things, bool)
+        category = -1 if example.category is None else int(places[example.category])
         labels = places[np.asarray(example.labels, np.int64)]
         keep, masks, semantic = labels >= 0, example.masks, example.semantic
         return dataclasses.replace(
@@ -56,8 +60,9 @@ class Mapped:
             masks=None if masks is None else tuple(itertools.compress(masks, keep)),
             keypoints=None if example.keypoints is None else self._posed(example.keypoints[keep]),
             semantic=None if semantic is None else self._table[semantic],
-            known=_carried(example.known, places[:things], len(self.classes)),
+            known=_carried(known, places[:things], len(self.classes)),
             drawn=_carried(example.drawn, places, len(self.classes) + len(self.stuff)),
+            category=category if category >= 0 else None,
         )
 
     def _posed(self, keypoints: Float[np.ndarray, "n j 3"]) -> Float[np.ndarray, "n J 3"] | None:

@@ -84,6 +84,7 @@ class Needs:
       masks: `Batch.instances` and `Objects.masked`.
       points: J, the points of a pose; 0 for no `Objects.keypoints`.
       semantic: `Batch.semantic`.
+      categories: `Batch.category`.
       classes: K for `Batch.known`; 0 where every image has all of its objects labelled.
       sources: S for `Batch.source`; 0 where all images come from one set.
     """
@@ -91,6 +92,7 @@ class Needs:
     masks: bool = False
     points: int = 0
     semantic: bool = False
+    categories: bool = False
     classes: int = 0
     sources: int = 0
 
@@ -143,7 +145,7 @@ def prepare(
     def resize(labels: np.ndarray | None, fill: int) -> Any:
         return np.full(canvas, fill, np.uint8) if labels is None else box.apply_labels(labels, canvas, fill)
 
-    masked = keypoints = known = instances = semantic = None
+    masked = keypoints = known = instances = semantic = category = None
     if needs.masks:
         masks = example.masks or (b"",) * len(example.labels)
         # Crowds go unmasked: nothing is learned from their shape, and they would cover the single objects in them.
@@ -158,6 +160,8 @@ def prepare(
         keypoints = pad(np.concatenate([points[..., :2] * box.scale[:2] * seen, points[..., 2:]], -1, dtype=np.float32))
     if needs.semantic:
         semantic = resize(example.semantic, VOID)
+    if needs.categories:
+        category = array(-1 if example.category is None else example.category, np.int32)
     if needs.classes:
         known = array(np.ones(needs.classes) if example.known is None else example.known, bool)
 
@@ -180,6 +184,7 @@ def prepare(
         source=np.arange(needs.sources) == example.source if needs.sources else None,
         instances=instances,
         semantic=semantic,
+        category=category,
     )
 
 

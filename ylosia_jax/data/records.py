@@ -1,6 +1,6 @@
 """What a format's reader hands over, and how it is checked.
 
-A reader (`voc`, `coco`) only parses: it turns its files into entries and calls `gather`, which opens every image,
+A reader (`voc`, `coco`, …) only parses: it turns its files into entries and calls `gather`, which opens every image,
 checks every box and collects whatever is wrong with the set. `store.write` stores the result. A new format is one new
 reader.
 """
@@ -23,6 +23,7 @@ from tqdm import tqdm
 
 from ylosia_jax import rle
 from ylosia_jax.data import images
+from ylosia_jax.files import read_bytes
 from ylosia_jax.types import Label, Skeleton, UserError
 
 _SPLIT_NAME = re.compile(r"(?!all$)[A-Za-z0-9_]+")  # TFDS keeps "all" for itself
@@ -62,7 +63,8 @@ class Entry:
 
     Attributes:
       where: the annotation file or the place in it, which messages begin with.
-      path: of the image file; None where it was not found, which `bad` then says.
+      image: its file; the content of one where it has none of its own; None where it was not found, which `bad` then
+        says.
       name: that the image is stored under, unique in its split.
       size: (width, height) as the annotations have it, or None.
       image_id: the image's own number, -1 where the format has none.
@@ -70,16 +72,18 @@ class Entry:
         some of its annotations would teach that its objects are background.
       semantic: gives [H, W] uint8, the semantic class of each pixel or VOID, when it is called; ValueError or OSError
         if it cannot be had. None where nobody drew it.
+      category: name of the class that the image as a whole shows; None where nobody said.
     """
 
     where: str
-    path: Path | None
+    image: Path | bytes | None
     name: str
     objects: Sequence[Object] = ()
     size: tuple[int, int] | None = None
     image_id: int = -1
     bad: Sequence[str] = ()
     semantic: Callable[[], np.ndarray] | None = None
+    category: str | None = None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -87,7 +91,7 @@ class Record:
     """One checked image, as it will be stored.
 
     Attributes:
-      path, name, image_id: as in `Entry`.
+      image, name, image_id: as in `Entry`.
       width, height: of the decoded image in pixels, before any EXIF rotation.
       boxes: [n, 4] float32 xyxy in pixels, inside the image, none without area.
       labels: [n] int64 index into the set's classes.
@@ -97,9 +101,10 @@ class Record:
       masks: of each object its run lengths; empty for an unknown one.
       keypoints: [n, 3 J] float32 x, y, v; J is 0 in a set without a skeleton.
       semantic: PNG of [H, W]; empty where it is not known.
+      category: index into the set's classes, -1 where nobody said.
     """
 
-    path: Path
+    image: Path | bytes
     name: str
     image_id: int
     width: int
@@ -113,6 +118,12 @@ class Record:
     masks: tuple[bytes, ...]
     keypoints: np.ndarray
     semantic: bytes
+    category: int
+
+
+def content(image: Path | bytes) -> bytes:
+    """The encoded image of an entry or a record. OSError if its file cannot be read."""
+    return image if isinstance(image, bytes) else read_bytes(image, images.MAX_IMAGE_BYTES)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -226,11 +237,14 @@ def _labels(
     classes: Sequence[str], splits: Mapping[str, Sequence[Record]], skeleton: Skeleton | None
 ) -> frozenset[Label]:
     records = [record for members in splits.values() for record in members]
+    categories = any(record.category >= 0 for record in records)
     known: dict[Label, bool] = {
-        "box": bool(classes),
+        # Categories have classes too; boxes are then only known where there is one.
+        "box": bool(classes) and (not categories or any(len(record.labels) for record in records)),
         "mask": any(any(record.masks) for record in records),
         "keypoint": skeleton is not None and any((record.keypoints[:, 2::3] > 0).any() for record in records),
         "semantic": any(record.semantic for record in records),
+        "category": categories,
     }
     return frozenset(label for label, there in known.items() if there)
 
@@ -277,19 +291,21 @@ class _Checked(NamedTuple):
 
 
 def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -> _Checked:
-    if entry.path is None:
+    if entry.image is None:
         return _Checked(None, [f"{entry.where}: {reason}" for reason in entry.bad])
     if not entry.name.isprintable():
         return _Checked(None, [f"{entry.where}: the image's name {entry.name!r} has unprintable characters"])
     try:
-        height, width = images.verify(entry.path).shape[:2]
+        height, width = images.decode_whole(content(entry.image)).shape[:2]
     except (OSError, ValueError) as error:
         reason = error.strerror or error if isinstance(error, OSError) else error
-        return _Checked(None, [f"{entry.path}: {reason}", *(f"{entry.where}: {text}" for text in entry.bad)])
+        place = entry.where if isinstance(entry.image, bytes) else entry.image
+        return _Checked(None, [f"{place}: {reason}", *(f"{entry.where}: {text}" for text in entry.bad)])
     bad, dropped, clipped, kept, notes = list(entry.bad), [], [], [], []
     if entry.size and entry.size != (width, height):
         turned = " (turned on its side: is it rotated by EXIF?)" if entry.size == (height, width) else ""
-        bad.append(f"says {entry.size[0]}x{entry.size[1]} but {entry.path} is {width}x{height}{turned}")
+        place = "its image" if isinstance(entry.image, bytes) else entry.image
+        bad.append(f"says {entry.size[0]}x{entry.size[1]} but {place} is {width}x{height}{turned}")
     for item in entry.objects:
         try:
             box = _fit(item, width, height)
@@ -312,6 +328,8 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
         if any(v and not (0 <= x <= width and 0 <= y <= height) for x, y, v in zip(*[iter(points)] * 3, strict=True)):
             notes.append(f"{entry.where}: {item.what}: a labelled keypoint lies outside of the {width}x{height} image")
         kept.append((item, box, mask, points))
+    if entry.category is not None and entry.category not in labels:
+        bad.append(f"class {entry.category!r} is not in the list{near(entry.category, tuple(labels))}")
     semantic = b""
     if entry.semantic is not None:
         try:
@@ -333,7 +351,7 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
         )
     area = [pixels if item.area is None else item.area for item, pixels in zip(items, drawn, strict=True)]
     record = Record(
-        path=entry.path,
+        image=entry.image,
         name=entry.name,
         image_id=entry.image_id,
         width=width,
@@ -347,6 +365,7 @@ def _check(entry: Entry, labels: Mapping[str, int], skeleton: Skeleton | None) -
         masks=masks,
         keypoints=np.array([points for *_, points in kept], np.float32).reshape(len(items), width_of_points),
         semantic=semantic,
+        category=-1 if entry.category is None else labels[entry.category],
     )
     return _Checked(record, (), dropped, clipped, notes)
 

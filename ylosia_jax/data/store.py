@@ -17,9 +17,8 @@ from typing import Any, SupportsIndex
 import numpy as np
 from tqdm import tqdm
 
-from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode, decode_labels
-from ylosia_jax.data.records import SHOWN, Imported, Record, count, listing, near
-from ylosia_jax.files import read_bytes
+from ylosia_jax.data.images import decode, decode_labels
+from ylosia_jax.data.records import SHOWN, Imported, Record, content, count, listing, near
 from ylosia_jax.types import Example, Label, Skeleton, UserError
 
 VERSION = "1.0.0"  # of the stored layout, in TFDS's own place for it
@@ -44,9 +43,13 @@ class Report:
         ]
         for split, records in found.splits.items():
             crowd, difficult = sum(int(r.crowd.sum()) for r in records), sum(int(r.difficult.sum()) for r in records)
+            named, objects = sum(r.category >= 0 for r in records), sum(len(r.labels) for r in records)
+            bare = sum(not len(r.labels) for r in records)
+            alone = not found.labels - {"category"}  # of such a set nobody asks for objects
             facts = [
-                f"{count(len(records), 'image')} ({sum(not len(r.labels) for r in records)} without objects)",
-                count(sum(len(r.labels) for r in records), "object"),
+                count(len(records), "image") + ("" if alone else f" ({bare} without objects)"),
+                *([f"{named} with a category"] if named else []),
+                *([] if alone else [count(objects, "object")]),
                 *(f"{number} {kind}" for number, kind in ((crowd, "crowd"), (difficult, "difficult")) if number),
                 count(self.shards[split], "shard"),
             ]
@@ -171,6 +174,7 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
                 "keypoints": flags(np.float32),
             },
             "semantic": tfds.features.Text(),  # a PNG, or nothing
+            "category": tfds.features.ClassLabel(names=found.classes),  # -1 where nobody said
         }
     )
     identity = tfds.core.DatasetIdentity(
@@ -188,7 +192,7 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
         ),
     )
     records = [record for split in found.splits.values() for record in split]
-    mean_bytes = sum(record.path.stat().st_size for record in records) / len(records)
+    mean_bytes = sum(_size(record.image) for record in records) / len(records)
     per_shard = max(1, round(shard_bytes / mean_bytes))
     writer = tfds.core.SequentialWriter(info, per_shard, file_format="array_record")
     writer.initialize_splits(list(found.splits))
@@ -200,10 +204,14 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
     return {split: len(info.splits[split].shard_lengths) for split in found.splits}
 
 
+def _size(image: Path | bytes) -> int:
+    return len(image) if isinstance(image, bytes) else image.stat().st_size
+
+
 def _rows(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
     for record in records:
         yield {
-            "image": read_bytes(record.path, MAX_IMAGE_BYTES),
+            "image": content(record.image),
             "name": record.name,
             "image_id": record.image_id,
             "width": record.width,
@@ -219,6 +227,7 @@ def _rows(records: Iterable[Record]) -> Iterator[dict[str, Any]]:
                 "keypoints": record.keypoints.ravel(),
             },
             "semantic": record.semantic,
+            "category": record.category,
         }
 
 
@@ -282,6 +291,7 @@ class Stored:
             keypoints = values.reshape(-1, len(self.skeleton.names), 3)
         if "semantic" in self.labels and (png := field["semantic"].bytes_list.value[0]):
             semantic = decode_labels(png)
+        category = field["category"].int64_list.value[0] if "category" in self.labels else -1
         return Example(
             image=image,
             name=field["name"].bytes_list.value[0].decode(),
@@ -292,6 +302,7 @@ class Stored:
             masks=masks if "mask" in self.labels and (any(masks) or not masks) else None,
             keypoints=keypoints,
             semantic=semantic,
+            category=category if category >= 0 else None,
         )
 
 
