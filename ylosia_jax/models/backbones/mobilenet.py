@@ -39,7 +39,6 @@ class InvertedResidual(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
         """Returns [B, ceil(H / stride), ceil(W / stride), features]."""
-
         hidden = self.expansion * x.shape[-1]
 
         def conv(
