@@ -11,18 +11,18 @@ _HEAD = "heads_classification/"
 _VGG_HEAD = tuple((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 0), (2, 3), (3, 6)))
 
 ALEXNET = Layout(
-    "torchvision's AlexNet",
+    "alexnet",
     (
         *((f"backbone/conv{i}", f"features.{place}") for i, place in enumerate((0, 3, 6, 8, 10), start=1)),
         *((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 1), (2, 4), (3, 6))),
     ),
 )
-VGG16 = Layout("torchvision's VGG-16", (*within("backbone/", "", vgg()), *_VGG_HEAD))
-VGG16_BN = Layout("torchvision's VGG-16 with batch norm", (*within("backbone/", "", vgg(batch_norm=True)), *_VGG_HEAD))
-RESNET_CLASSIFIER = Layout("torchvision's ResNet", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "fc")))
+VGG16 = Layout("vgg16", (*within("backbone/", "", vgg()), *_VGG_HEAD))
+VGG16_BN = Layout("vgg16_bn", (*within("backbone/", "", vgg(batch_norm=True)), *_VGG_HEAD))
+RESNET_CLASSIFIER = Layout("resnet_classifier", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "fc")))
 
 # Saved from several devices, hence the prefix.
-RESNET_CIFAR = Layout("ResNet for CIFAR-10", (*within("backbone/", "module.", RESNET), (f"{_HEAD}fc", "module.linear")))
+RESNET_CIFAR = Layout("resnet_cifar", (*within("backbone/", "module.", RESNET), (f"{_HEAD}fc", "module.linear")))
 
 
 def googlenet() -> Layout:
@@ -37,7 +37,7 @@ def googlenet() -> Layout:
     }
     parts = (("conv", "conv"), ("norm", "bn"))
     return Layout(
-        "torchvision's GoogLeNet",
+        "googlenet",
         (
             *((rf"backbone/conv(\d)/{ours}", rf"conv\1.{theirs}") for ours, theirs in parts),
             *(
@@ -60,7 +60,7 @@ def densenet(*, dotted: bool = False) -> Layout:
     """
     dot = "." if dotted else ""
     return Layout(
-        f"torchvision's DenseNet{', as published' if dotted else ''}",
+        "densenet_published" if dotted else "densenet",
         (
             ("backbone/stem", "features.conv0"),
             ("backbone/stem_norm", "features.norm0"),
@@ -82,7 +82,7 @@ def mobilenet_v2(blocks: int = 17) -> Layout:
     parts = (("conv", "0"), ("norm", "1"))
     first = (("depthwise/conv", "0.0"), ("depthwise/norm", "0.1"), ("project/conv", "1"), ("project/norm", "2"))
     return Layout(
-        "torchvision's MobileNetV2",
+        "mobilenet_v2",
         (
             *((f"backbone/stem/{ours}", f"features.0.{theirs}") for ours, theirs in parts),
             *((f"backbone/last/{ours}", f"features.{blocks + 1}.{theirs}") for ours, theirs in parts),
@@ -94,3 +94,16 @@ def mobilenet_v2(blocks: int = 17) -> Layout:
             (f"{_HEAD}fc", "classifier.1"),
         ),
     )
+
+
+CLASSIFIERS = (
+    ALEXNET,
+    VGG16,
+    VGG16_BN,
+    RESNET_CLASSIFIER,
+    RESNET_CIFAR,
+    googlenet(),
+    densenet(),
+    densenet(dotted=True),
+    mobilenet_v2(),
+)
