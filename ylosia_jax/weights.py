@@ -5,6 +5,7 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -72,22 +73,22 @@ def import_weights(
     Raises:
       UserError: on anything the user can mend: the folder, the file, tensors that are missing, left over or misfit.
     """
+    # What costs little is checked first, and everything before anything is written.
     _refuse_used(workdir)
-    form = _form(experiment)
-    leaves = {path_of(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(form)}
-    renewed: set[str] = set()
-    if only is not None:
-        renewed |= leaves.keys() - _matching(leaves, only)
     if num_classes is not None:
         _check_number(experiment, num_classes)
-        renewed |= class_leaves(experiment)
-    if not leaves.keys() - renewed:
-        raise UserError("nothing is left to import: leave out --num-classes, or let --only name more")
-
     tensors = read(file)
+    form = _form(experiment)
+    leaves = [path_of(path) for path, _ in jax.tree_util.tree_leaves_with_path(form)]
+    renewed: set[str] = set()
+    if only is not None:
+        renewed |= set(leaves) - _matching(leaves, only)
+    if num_classes is not None:
+        renewed |= class_leaves(experiment)
+    if renewed >= set(leaves):
+        raise UserError("nothing is left to import: leave out --num-classes, or let --only name more")
     wanted = [path.partition("/")[2] for path in leaves if path not in renewed]
     chosen = choose(tensors.arrays, wanted, layout)
-    # The file is checked before anything is computed.
     convert = dict[str, Any](renewed=frozenset(renewed), partial=only is not None)
     try:
         variables = to_variables(tensors.arrays, chosen, form, **convert)
@@ -136,7 +137,7 @@ def _fresh(experiment: Experiment) -> Any:
     return jax.jit(init, compiler_options=options)()
 
 
-def _matching(leaves: Any, only: str) -> set[str]:
+def _matching(leaves: Collection[str], only: str) -> set[str]:
     try:
         found = {path for path in leaves if re.match(only, path.partition("/")[2])}
     except re.error as error:

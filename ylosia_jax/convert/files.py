@@ -12,6 +12,7 @@ import io
 import math
 import pickle
 import re
+import warnings
 import zipfile
 from collections.abc import Callable, Generator, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -149,7 +150,8 @@ def _blame(path: Path, kind: str) -> Generator[None]:
     except UserError as error:
         raise UserError(f"{path}: {error}") from error
     except Exception as error:  # parsers have no common one
-        reason = " ".join(str(error).split())[:200] or type(error).__name__
+        # What a parser says may quote the file.
+        reason = "".join(c if c.isprintable() else " " for c in str(error))[:200].strip() or type(error).__name__
         raise UserError(f"{path}: it cannot be read as {kind}, it is damaged or not whole ({reason})") from error
 
 
@@ -253,14 +255,15 @@ def _torch(path: Path, notes: list[str]) -> Iterator[_Entry]:
             if any(name.rpartition("/")[2] == "constants.pkl" for name in archive.namelist()):
                 raise UserError("it is a program (TorchScript): save its state_dict() with torch.save instead")
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            content = torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        # torch goes on to say how such a file can be opened all the same.
-        said = str(error).partition("WeightsUnpickler error: ")[2] or str(error)
-        said = " ".join(re.split(r" was not an allowed|Please|\n", said.strip())[0].split())[:200]
+        # The rest of what torch says is how to run such a file all the same.
+        said = re.search(r"GLOBAL [\w.]+|(Unsupported|Trying|Can only|Only) [^\n]{,100}", str(error))
         raise UserError(
-            f"refused: its pickle asks for more than tensors, and might run code ({said}): save a plain state_dict() "
-            "with torch.save"
+            f"refused: its pickle asks for more than tensors, and might run code ({said[0] if said else 'damaged'}): "
+            "save a plain state_dict() with torch.save"
         ) from error
     if not isinstance(content, Mapping):
         raise UserError(f"it holds a {type(content).__name__}, not tensors by their names")

@@ -14,7 +14,7 @@ import numpy as np
 
 from ylosia_jax.types import UserError
 
-SHOWN = 10
+SHOWN = 5
 
 # A leaf here -> what PyTorch calls it.
 _LEAVES = {
@@ -128,6 +128,23 @@ def to_variables(
     ]
     if problems:
         raise UserError(f"the tensors are not those of this network ({layout.name}): {'. '.join(problems)}")
+    return found
+
+
+def to_tensors(variables: Any, layout: Layout) -> dict[str, np.ndarray]:
+    """The inverse of `to_variables`: variables, or gradients, by their foreign names and in foreign order.
+
+    Raises:
+      KeyError: for a leaf that the layout does not know.
+    """
+    found: dict[str, np.ndarray] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        full = path_of(path)
+        name = layout.name_of(full.partition("/")[2])
+        if name is None:
+            raise KeyError(full)
+        # In memory as in order: safetensors writes an array's bytes as they lie.
+        found[name] = np.asarray(to_torch(np.asarray(leaf), full.rpartition("/")[2]), order="C")
     return found
 
 
