@@ -5,7 +5,7 @@ import pytest
 
 from ylosia_jax.cli import main
 
-COMMANDS = ("train", "evaluate", "predict", "data", "show", "diff", "plan")
+COMMANDS = ("train", "evaluate", "predict", "data", "weights", "show", "diff", "plan")
 BCCD = "configs/ylosia_n_bccd.py"
 SCENES = "configs/ylosia_n_scenes.py"
 
