@@ -84,8 +84,8 @@ def to_variables(
       UserError: naming the tensors that are missing, misshapen, not floats where floats are wanted, or left over.
     """
     if layout.mend is not None:
-        paths = [jax.tree_util.keystr(path, simple=True, separator="/") for path, _ in jax.tree.leaves_with_path(form)]
-        tensors = layout.mend(tensors, {name for path in paths if (name := layout.name_of(path.partition("/")[2]))})
+        paths = [path_of(path).partition("/")[2] for path, _ in jax.tree.leaves_with_path(form)]
+        tensors = layout.mend(tensors, {name for path in paths if (name := layout.name_of(path))})
     missing: list[str] = []
     misshapen: list[str] = []
     mistyped: list[str] = []

@@ -110,7 +110,7 @@ def _turn(name: str) -> list[int]:
 
 
 YOLOX = Layout(
-    "YOLOX",
+    "yolox",
     (
         *within(r"backbone", r"backbone.backbone", _BACKBONE),
         *within(r"neck", r"backbone", _NECK),
