@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ylosia_jax.answers import ImageAnswer, true_segments, unpad
-from ylosia_jax.data.pipeline import Letterbox, eval_batches
+from ylosia_jax.data.pipeline import Letterbox, Resize, eval_batches
 from ylosia_jax.metrics.classification import Ranked, classification_metrics, rank
 from ylosia_jax.metrics.instances import (
     ImageDetections,
@@ -86,13 +86,13 @@ def compile_predict(
     return predict
 
 
-def letterbox_of(batch: Batch, row: int) -> Letterbox:
+def letterbox_of(batch: Batch, row: int, resize: Resize = "area") -> Letterbox:
     """The letterbox that brought a batch's image onto its canvas."""
 
     def whole(pair: Any) -> tuple[int, int]:
         return int(pair[0]), int(pair[1])
 
-    return Letterbox(size=whole(batch.size[row]), extent=whole(batch.extent[row]))
+    return Letterbox(size=whole(batch.size[row]), extent=whole(batch.extent[row]), resize=resize)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -160,6 +160,7 @@ def evaluate(
     *,
     canvas: tuple[int, int],
     batch_size: int,
+    resize: Resize = "area",
     watch: Watch | None = None,
 ) -> dict[str, Any]:
     """Scores a split: what `metrics.json` holds. On several hosts each predicts its share and all get the result.
@@ -174,7 +175,7 @@ def evaluate(
     hosts = {"process": jax.process_index(), "processes": jax.process_count()}
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
     records: list[Record] = []
-    for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, **hosts):
+    for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, resize=resize, **hosts):
         # Of a class that an image has no labels for nobody can say whether it is there: it is not asked for.
         known = np.ones((len(batch.image), things), bool)
         for row, example in enumerate(examples):
@@ -183,7 +184,7 @@ def evaluate(
         found = predict(variables, image, known)
         local = jax.tree.map(local_rows, found)
         for row, example in enumerate(examples):
-            answer = unpad(local, row, letterbox_of(batch, row), canvas)
+            answer = unpad(local, row, letterbox_of(batch, row, resize), canvas)
             if watch is not None:
                 watch(int(batch.index[row]), example, answer)
             records.append(record_of(example, answer, things, classes))

@@ -8,7 +8,7 @@ from flax import linen as nn
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset
 from ylosia_jax.data.mixture import Mapped, place_of
-from ylosia_jax.data.pipeline import MOST_MASKS, Needs, canvas_of
+from ylosia_jax.data.pipeline import MOST_MASKS, Needs, Resize, canvas_of
 from ylosia_jax.train.loop import Train
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.questions import Decoder
@@ -26,6 +26,7 @@ class Data:
       stuff: names of the other semantic classes; the data must agree.
       skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
+      resize: how a picture gets its size on the canvas, see `pipeline.Resize`.
       batch_size: images a step, over all devices of all hosts.
       max_objects: rows of truth an image is padded to.
       threads: that read and decode, a host.
@@ -38,6 +39,7 @@ class Data:
     stuff: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
+    resize: Resize = "area"
     batch_size: int = 16
     max_objects: int = 100
     threads: int = 2

@@ -16,7 +16,7 @@ from ylosia_jax import config as configs
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode_whole, verify
-from ylosia_jax.data.pipeline import prepare
+from ylosia_jax.data.pipeline import Resize, prepare
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.files import write_atomically
@@ -204,12 +204,14 @@ class Model:
     Attributes:
       apply: compiled `(variables, image) -> {head: answer}`.
       canvas: (height, width) of the network's input.
+      resize: how images get their size on it.
     """
 
     apply: Callable[[Any, Any], dict[str, Any]]
     variables: Any
     meaning: Labels
     canvas: tuple[int, int]
+    resize: Resize = "area"
 
     def __call__(self, images: Image | Sequence[Image]) -> Any:
         """Predicts one image (a path or a uint8 RGB array) to a `Result`, or a list of them to a list.
@@ -234,9 +236,9 @@ class Model:
             crowd=nothing.astype(bool),
             area=nothing.astype(np.float32),
         )
-        batch = jax.tree.map(lambda x: np.asarray(x)[None], prepare(example, 0, 0, self.canvas, 1))
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], prepare(example, 0, 0, self.canvas, 1, resize=self.resize))
         found = jax.device_get(self.apply(self.variables, batch.image))
-        return result_of(example, unpad(found, 0, letterbox_of(batch, 0), self.canvas), self.meaning)
+        return result_of(example, unpad(found, 0, letterbox_of(batch, 0, self.resize), self.canvas), self.meaning)
 
 
 def result_of(example: Example, answer: ImageAnswer, meaning: Labels) -> Result:
@@ -333,7 +335,7 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Model:
     experiment = load_run(Path(workdir))
     predict = make_predict(experiment.network, experiment.tasks, experiment.train.precision)
     variables = restore_average(experiment, Path(workdir), make_mesh(jax.local_devices()[:1]), checkpoint)
-    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvas)
+    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvas, experiment.data.resize)
 
 
 def meaning_of(experiment: Experiment) -> Labels:

@@ -62,6 +62,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
         max_objects=experiment.data.max_objects,
         seed=experiment.seed,
         needs=experiment.needs,
+        resize=experiment.data.resize,
         process=jax.process_index(),
         processes=jax.process_count(),
         threads=experiment.data.threads,
@@ -73,7 +74,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
 
     def score(state: State) -> dict[str, float]:
         options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size, "watch": watch}
-        result.update(evaluate(predict, state.average, valid_source, mesh, **options))
+        result.update(evaluate(predict, state.average, valid_source, mesh, resize=experiment.data.resize, **options))
         return flat_scores(result)
 
     with contextlib.closing(Checkpoints(workdir / "checkpoints", experiment.train.best_metric)) as checkpoints:
@@ -159,7 +160,8 @@ def evaluate_run(
     variables = restore_average(experiment, workdir, mesh, checkpoint)
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
-    return evaluate(predict, variables, source, mesh, canvas=experiment.canvas, batch_size=batch_size)
+    options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size}
+    return evaluate(predict, variables, source, mesh, resize=experiment.data.resize, **options)
 
 
 def load_run(workdir: Path) -> Experiment:

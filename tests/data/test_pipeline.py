@@ -48,6 +48,26 @@ def test_letterbox_draws_the_picture_top_left_and_grey_elsewhere() -> None:
     assert (page[16:] == FILL).all()
 
 
+@pytest.mark.parametrize("size", [(480, 640), (427, 640), (301, 7), (1, 1), (200, 333)])
+def test_the_bilinear_letterbox_rounds_down_and_scales_both_ways_alike(size: tuple[int, int]) -> None:
+    box = Letterbox.fit(size, (416, 416), "bilinear")
+    ratio = 416 / max(size)
+    assert box.extent == tuple(max(int(side * 416) // max(size), 1) for side in size)
+    np.testing.assert_allclose(box.scale, [ratio] * 4, rtol=1e-12)
+    inside = np.random.default_rng(0).uniform(0, 1, (50, 4)) * np.tile(size[::-1], 2)
+    np.testing.assert_allclose(box.decode(box.encode(inside)), inside, rtol=1e-5, atol=1e-4)
+
+
+def test_a_picture_shrinks_as_is_asked() -> None:
+    # Of every four rows the bilinear pixel lies between the second and the third.
+    image = np.tile(np.array([[[240]], [[80]], [[40]], [[240]]], np.uint8), (32, 128, 3))
+    item = dataclasses.replace(example(128, 128, []), image=image)
+    assert (prepare(item, 0, 0, CANVAS, 1).image == 150).all()
+    assert (prepare(item, 0, 0, CANVAS, 1, resize="bilinear").image == 60).all()
+    batch, _ = next(eval_batches([item], canvas=CANVAS, batch_size=1, resize="bilinear"))  # type: ignore[arg-type]
+    assert (batch.image == 60).all()
+
+
 def test_boxes_sit_on_the_same_pixels_after_the_letterbox() -> None:
     image = np.zeros((40, 80, 3), np.uint8)
     image[10:30, 20:60] = 255

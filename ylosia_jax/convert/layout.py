@@ -37,11 +37,14 @@ class Layout:
         (`backbone/layer1_0/conv1/conv`) or of one leaf of it (`backbone/scale`); the first that matches gives the
         foreign name of the layer, or of the leaf.
       ignored: regex for foreign tensors that have no place here, such as counters of batches.
+      mend: where files hold the tensors in another form than the framework's networks: makes theirs of a file's, given
+        all foreign names that the network's variables have.
     """
 
     name: str
     rules: tuple[tuple[str, str], ...]
     ignored: str = r".*num_batches_tracked"
+    mend: Callable[[Mapping[str, np.ndarray], Collection[str]], Mapping[str, np.ndarray]] | None = None
 
     def name_of(self, path: str) -> str | None:
         """The foreign name of a leaf `backbone/…/kernel`; None where no rule knows its layer."""
@@ -80,6 +83,9 @@ def to_variables(
     Raises:
       UserError: naming the tensors that are missing, misshapen, not floats where floats are wanted, or left over.
     """
+    if layout.mend is not None:
+        paths = [path_of(path).partition("/")[2] for path, _ in jax.tree.leaves_with_path(form)]
+        tensors = layout.mend(tensors, {name for path in paths if (name := layout.name_of(path))})
     missing: list[str] = []
     misshapen: list[str] = []
     mistyped: list[str] = []

@@ -6,10 +6,12 @@ from typing import Any
 from ylosia_jax.convert.layout import Layout, within
 from ylosia_jax.convert.resnet import RESNET, fpn
 from ylosia_jax.convert.ylosia import YLOSIA
+from ylosia_jax.convert.yolox import YOLOX
 from ylosia_jax.types import UserError
 
 LAYOUTS: tuple[Layout, ...] = (
     YLOSIA,
+    YOLOX,
     # torchvision's classifiers have their body at the root, its detectors under `backbone.`.
     Layout("resnet", within("backbone/", "", RESNET)),
     Layout("resnet_fpn", (*within("backbone/", "backbone.body.", RESNET), *within("neck/", "backbone.fpn.", fpn(2)))),

@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import cv2
 import grain
@@ -17,6 +17,12 @@ from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.types import VOID, Batch, Example, Objects, Source
 
 
+# How a picture gets its size on the canvas. area: sides are rounded, and of one that shrinks each pixel is the mean of
+# those that it covers. bilinear: YOLOX's way, and that of other detectors that OpenCV feeds. Each pixel lies between the
+# four nearest, and what is between those is skipped; sides are rounded down, but boxes scaled as if they were not.
+Resize = Literal["area", "bilinear"]
+
+
 @dataclasses.dataclass(frozen=True)
 class Letterbox:
     """Aspect-preserving resize into the top left corner of a fixed canvas, and its exact inverse.
@@ -27,29 +33,36 @@ class Letterbox:
     Attributes:
       size: the picture's (height, width).
       extent: its (height, width) on the canvas.
+      resize: how it gets that.
     """
 
     size: tuple[int, int]
     extent: tuple[int, int]
+    resize: Resize = "area"
 
     @classmethod
-    def fit(cls, size: tuple[int, int], canvas: tuple[int, int]) -> "Letterbox":
+    def fit(cls, size: tuple[int, int], canvas: tuple[int, int], resize: Resize = "area") -> "Letterbox":
         """The largest picture of `size`'s aspect that fits the canvas."""
         ratio = min(canvas[0] / size[0], canvas[1] / size[1])
-        height, width = (min(max(round(side * ratio), 1), limit) for side, limit in zip(size, canvas, strict=True))
-        return cls(size, (height, width))
+        # The side that fills the canvas may miss it by a rounding error.
+        sides = [round(side * ratio) if resize == "area" else int(side * ratio + 1e-6) for side in size]
+        height, width = (min(max(side, 1), limit) for side, limit in zip(sides, canvas, strict=True))
+        return cls(size, (height, width), resize)
 
     @property
     def scale(self) -> np.ndarray:
         """Canvas pixels a picture pixel becomes, as (x, y, x, y)."""
         height, width = (new / old for new, old in zip(self.extent, self.size, strict=True))
+        if self.resize == "bilinear":
+            # One of them fills the canvas, and was not rounded.
+            height = width = max(height, width)
         return np.array([width, height, width, height])
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-        """Draws the picture on the canvas; the rest is grey."""
+        """Draws the picture on the canvas; the rest is grey. What is enlarged is interpolated."""
         height, width = self.extent
         shrinks = height < self.size[0] or width < self.size[1]
-        interpolation = cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR
+        interpolation = cv2.INTER_AREA if shrinks and self.resize == "area" else cv2.INTER_LINEAR
         page = np.full((*canvas, 3), FILL, np.uint8)
         page[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
         return page
@@ -114,7 +127,13 @@ def instance_map(masks: Sequence[bytes], rows: Sequence[int], size: tuple[int, i
 
 
 def prepare(
-    example: Example, index: int, epoch: int, canvas: tuple[int, int], max_objects: int, needs: Needs | None = None
+    example: Example,
+    index: int,
+    epoch: int,
+    canvas: tuple[int, int],
+    max_objects: int,
+    needs: Needs | None = None,
+    resize: Resize = "area",
 ) -> Batch:
     """One example on its canvas, padded: a `Batch` without the batch axis.
 
@@ -125,7 +144,7 @@ def prepare(
       needs: what is prepared beside boxes; what the example does not know is marked as unknown.
     """
     needs = needs or Needs()
-    box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas)
+    box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas, resize)
     keep = np.arange(len(example.labels))
     if len(keep) > max_objects:
         warnings.warn(
@@ -226,6 +245,7 @@ def train_batches(
     max_objects: int,
     seed: int,
     needs: Needs | None = None,
+    resize: Resize = "area",
     process: int = 0,
     processes: int = 1,
     threads: int = 2,
@@ -262,7 +282,7 @@ def train_batches(
     def item(index: int, epoch: int) -> Batch:
         if index in kept:
             return kept[index].replace(epoch=np.array(epoch, np.int32))  # type: ignore[attr-defined]
-        made = prepare(source[index], index, epoch, canvas, max_objects, needs)
+        made = prepare(source[index], index, epoch, canvas, max_objects, needs, resize)
         if len(kept) < cache // item_bytes:
             kept[index] = made
         return made
@@ -274,7 +294,13 @@ def train_batches(
 
 
 def eval_batches(
-    source: Source, *, canvas: tuple[int, int], batch_size: int, process: int = 0, processes: int = 1
+    source: Source,
+    *,
+    canvas: tuple[int, int],
+    batch_size: int,
+    resize: Resize = "area",
+    process: int = 0,
+    processes: int = 1,
 ) -> Iterator[tuple[Batch, list[Example]]]:
     """This host's share of a split, in order, once, with the examples themselves.
 
@@ -296,7 +322,10 @@ def eval_batches(
     for _ in range(most):
         chosen = list(itertools.islice(indices, rows))
         examples = [source[i] for i in chosen]
-        items = [prepare(e, i, 0, canvas, max(len(e.labels), 1)) for i, e in zip(chosen, examples, strict=True)]
+        items = [
+            prepare(e, i, 0, canvas, max(len(e.labels), 1), resize=resize)
+            for i, e in zip(chosen, examples, strict=True)
+        ]
         items += [prepare(blank, -1, 0, canvas, 1)] * (rows - len(chosen))
         # The network needs no truth to predict: none travels to the device.
         items = [item.replace(objects=None) for item in items]

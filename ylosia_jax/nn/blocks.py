@@ -48,12 +48,14 @@ class SPPF(nn.Module):
 
     features: int
     kernel: int = 5
+    momentum: float = 0.9
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
         """Returns [B, H, W, features]."""
-        x = ConvNorm(x.shape[-1] // 2, 1, name="reduce")(x, train)
+        x = ConvNorm(x.shape[-1] // 2, 1, momentum=self.momentum, name="reduce")(x, train)
         parts = [x]
         for _ in range(3):
             parts.append(max_pool(parts[-1], self.kernel))
-        return ConvNorm(self.features, 1, name="fuse")(jnp.concatenate(parts, axis=-1), train)
+        fuse = ConvNorm(self.features, 1, momentum=self.momentum, name="fuse")
+        return fuse(jnp.concatenate(parts, axis=-1), train)
