@@ -45,6 +45,31 @@ def test_equals_lax(kernel, stride, padding, size):
     assert_same(value_and_gradients(conv_general_dilated, *args), value_and_gradients(lax.conv_general_dilated, *args))
 
 
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize(
+    ("kernel", "strides", "padding"),
+    [(3, (1, 1), "half"), (5, (2, 2), "half"), (3, (2, 1), "SAME"), (2, (1, 2), "VALID")],
+)
+def test_depthwise_equals_lax(kernel, strides, padding, dilation):
+    half = dilation * (kernel // 2)
+    padding = ((half, half), (half, half - 1)) if padding == "half" else padding
+    args = (random(2, 11, 14, 6), random(kernel, kernel, 1, 6, seed=1), strides, padding)
+    options = {"feature_group_count": 6, "rhs_dilation": (dilation, dilation)}
+    assert_same(
+        value_and_gradients(conv_general_dilated, *args, **options),
+        value_and_gradients(lax.conv_general_dilated, *args, **options),
+    )
+
+
+@pytest.mark.parametrize("options", [{"feature_group_count": 3}, {"rhs_dilation": (2, 2)}])
+def test_groups_and_dilations_are_laxs(options):
+    args = (random(1, 8, 9, 6), random(3, 3, 6 // options.get("feature_group_count", 1), 6, seed=1), (1, 1), "SAME")
+    assert_same(
+        value_and_gradients(conv_general_dilated, *args, **options),
+        value_and_gradients(lax.conv_general_dilated, *args, **options),
+    )
+
+
 @pytest.mark.parametrize(
     ("kernel", "strides", "padding", "size"),
     [

@@ -170,3 +170,16 @@ def test_distribution_entropy_is_the_least_distribution_focal_loss():
     np.testing.assert_allclose(focal_of_8_bins(best, distances)[0], expected, atol=1e-5)
     for logits in np.random.default_rng(7).normal(0, 3, (5, 32)).astype(np.float32):
         assert (focal_of_8_bins(best + logits, distances)[0] > found - 1e-5).all()
+
+
+def test_softmax_cross_entropy_equals_optax_and_leaves_other_labels_out():
+    logits = np.random.default_rng(4).normal(0, 3, (6, 4)).astype(np.float32)
+    labels = np.array([0, 3, 2, 255, -1, 1])
+    run = jax.jit(jax.vmap(jax.value_and_grad(losses.softmax_cross_entropy_loss)))
+    found, gradient = run(logits, labels)
+    inside = labels < 4
+    inside[4] = False
+    wanted = optax.softmax_cross_entropy_with_integer_labels(logits[inside], labels[inside])
+    np.testing.assert_allclose(found[inside], wanted, rtol=1e-6)
+    assert not np.any(found[~inside])
+    assert not np.any(gradient[~inside])

@@ -56,8 +56,9 @@ def smooth_l1_loss(found: Float[Array, "*A"], wanted: Float[Array, "*A"], beta: 
 
 
 def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, "*A"]) -> Float[Array, "*A"]:
-    """Cross entropy of softmax(logits) against one class an element; labels are in [0, K)."""
-    return optax.softmax_cross_entropy_with_integer_labels(logits, labels)
+    """Cross entropy of softmax(logits) against one class an element; a label that is not in [0, K) costs nothing."""
+    # A comparison with every class instead of a gather, whose gradient would be a scatter.
+    return optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1]))
 
 
 def distribution_focal_loss(

@@ -76,6 +76,8 @@ class ResNet(nn.Module):
       width: features of the stem and of the first stage, which double from stage to stage.
       output_stride: 32, or 16 or 8: the last or the last two stages dilate their convolutions instead of shrinking
         (DeepLab, arXiv:1706.05587, section 3.1). Its levels c4 and c5 have then that stride, whatever their names say.
+      multi_grid: what the dilation of each of c5's blocks is multiplied by (section 4.2.1 there: 1, 2, 4); empty for
+        torchvision's, all 1, of which the first block still has the dilation of c4.
       norm: "frozen" where trained weights stay as they are, see `nn.norm`.
       eps: of the norm; 0 for what torchvision's first detectors were published with.
     """
@@ -84,29 +86,41 @@ class ResNet(nn.Module):
     bottleneck: bool = True
     width: int = 64
     output_stride: Literal[32, 16, 8] = 32
+    multi_grid: tuple[int, ...] = ()
     norm: NormKind = "batch"
     eps: float = 1e-5
 
     @nn.compact
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Array]:
-        """Returns levels c2 to c5, with strides 4, 8, 16 and 32, or less."""
+        """Returns levels c2 to c5, with strides 4, 8, 16 and 32, or less.
+
+        Raises:
+          ValueError: if `multi_grid` is not of as many blocks as c5 has.
+        """
+        if self.multi_grid and len(self.multi_grid) != self.depths[-1]:
+            raise ValueError(
+                f"multi_grid is {self.multi_grid}: give a number for each of c5's {self.depths[-1]} blocks"
+            )
         stem = ConvNorm(self.width, 7, 2, "relu", eps=self.eps, norm=self.norm, kernel_init=kaiming_init, name="stem")
         x = max_pool(stem(image, train), 3, 2)
         features: dict[str, Array] = {}
         stride, dilation = 4, 1
         for stage, depth in enumerate(self.depths, start=1):
             step = 1 if stage == 1 else 2
-            # A stage's first block still looks as far as the stage before it, as torchvision's does.
-            first = dilation
+            before = dilation
             if stride * step > self.output_stride:
                 dilation, step = dilation * step, 1
             stride *= step
+            # A stage's first block still looks as far as the stage before it, as torchvision's does.
+            dilations = [before, *[dilation] * (depth - 1)]
+            if stage == 4 and self.multi_grid:
+                dilations = [dilation * factor for factor in self.multi_grid]
             for block in range(depth):
                 x = Residual(
                     self.width * 2 ** (stage - 1),
                     self.bottleneck,
                     step if block == 0 else 1,
-                    first if block == 0 else dilation,
+                    dilations[block],
                     self.norm,
                     self.eps,
                     name=f"layer{stage}_{block}",

@@ -1,0 +1,251 @@
+"""FCN and DeepLabv3 against torchvision's, DeepLabv3+ against a twin made of torch's layers, at two sizes."""
+
+import copy
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from parity.record import record
+from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
+
+from ylosia_jax.convert.layout import Layout, from_torch, to_variables, within
+from ylosia_jax.convert.resnet import RESNET
+from ylosia_jax.convert.segmentation import DEEPLABV3, FCN
+from ylosia_jax.models.backbones.resnet import ResNet
+from ylosia_jax.systems.segmentation import deeplabv3, deeplabv3_plus, fcn
+from ylosia_jax.train.questions import task_losses
+from ylosia_jax.types import VOID, Batch, Objects
+
+CLASSES = 5
+SEPARABLE = {"depthwise/conv": "0", "depthwise/norm": "1", "mix/conv": "3", "mix/norm": "4"}
+PLUS_HEAD = (
+    *((rf"(aspp/)?{name}/conv", f"{name}.0") for name in ("point", "project", "low")),
+    *((rf"(aspp/)?{name}/norm", f"{name}.1") for name in ("point", "project", "low")),
+    ("aspp/pool/conv", "pool.1"),
+    ("aspp/pool/norm", "pool.2"),
+    *((f"aspp/rate{i + 1}/{ours}", f"rates.{i}.{number}") for i in range(3) for ours, number in SEPARABLE.items()),
+    *((f"hidden{i + 1}/{ours}", f"decoder.{i}.{number}") for i in range(2) for ours, number in SEPARABLE.items()),
+    ("out", "out"),
+)
+PLUS = Layout("twin", (*within("backbone/", "backbone.", RESNET), *within("heads_semantic/", "", PLUS_HEAD)))
+SYSTEMS = {"fcn": FCN, "deeplabv3": DEEPLABV3, "deeplabv3_plus": PLUS}
+QUICK = {"xla_backend_optimization_level": 0}
+SIZES = ("small", pytest.param("full", marks=pytest.mark.full))
+RATE = 1e-3  # of the twenty steps
+# Height and width of the images of which answers are compared, and of those that are learned. The dilations of the
+# first reach into the picture; on the second the small networks' twenty steps take seconds.
+CANVASES = {"small": ((96, 128), (64, 64)), "full": ((256, 320), (128, 160))}
+
+
+@dataclasses.dataclass
+class Pair:
+    """A system of ours and its reference, with the same weights."""
+
+    name: str
+    network: Any
+    tasks: dict[str, Any]
+    model: Any
+    layout: Layout
+    variables: Any
+
+    def images(self, batch: Batch) -> Any:
+        pixels = self.network.pixels(batch.image)
+        return torch.tensor(np.array(pixels)).permute(0, 3, 1, 2).contiguous()
+
+
+@functools.cache
+def pair(system: str, size: str) -> Pair:
+    torch.manual_seed(0)
+    make = {"fcn": fcn, "deeplabv3": deeplabv3, "deeplabv3_plus": deeplabv3_plus}[system]
+    network, tasks = make(CLASSES)
+    # Dropout would draw other numbers in torch.
+    heads = {name: head.clone(dropout=0.0) for name, head in network.heads.items()}
+    if size == "small":
+        body = ResNet((1, 1, 2, 2), output_stride=network.backbone.output_stride)
+        network = network.clone(backbone=body, heads=heads)
+    else:
+        network = network.clone(heads=heads)
+    model = randomise(reference(system, network.backbone.depths))
+    for module in model.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    form = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False))
+    variables = to_variables(state_of(model), SYSTEMS[system], form)
+    name = system if size == "small" else f"{system} (ResNet-50)"
+    return Pair(name, network, tasks, model, SYSTEMS[system], variables)
+
+
+def reference(system: str, depths: tuple[int, ...]) -> Any:
+    """torchvision's model, or the twin, on a ResNet of bottlenecks."""
+    found = torchvision().models
+    dilate = [False, system != "deeplabv3_plus", True]
+    resnet = found.resnet.ResNet(
+        found.resnet.Bottleneck, list(depths), replace_stride_with_dilation=dilate, norm_layer=None
+    )
+    match system:
+        case "fcn":
+            return found.segmentation.fcn._fcn_resnet(resnet, CLASSES, True)
+        case "deeplabv3":
+            return found.segmentation.deeplabv3._deeplabv3_resnet(resnet, CLASSES, True)
+    return Plus(resnet)
+
+
+def normed(features: int, out: int, kernel: int = 1, dilation: int = 1, groups: int = 1) -> list[Any]:
+    nn, pad = torch.nn, dilation * (kernel // 2)
+    conv = nn.Conv2d(features, out, kernel, padding=pad, dilation=dilation, groups=groups, bias=False)
+    return [conv, nn.BatchNorm2d(out), nn.ReLU()]
+
+
+def separable(features: int, out: int, dilation: int = 1) -> Any:
+    return torch.nn.Sequential(*normed(features, features, 3, dilation, features), *normed(features, out))
+
+
+class Plus(torch.nn.Module):
+    """DeepLabv3+ as sections 3.1, 3.2 and 4 of arXiv:1802.02611 have it, at output stride 16."""
+
+    def __init__(self, resnet: Any) -> None:
+        super().__init__()
+        nn = torch.nn
+        self.backbone = torchvision().models._utils.IntermediateLayerGetter(resnet, {"layer1": "low", "layer4": "out"})
+        self.point = nn.Sequential(*normed(2048, 256))
+        self.rates = nn.ModuleList(separable(2048, 256, rate) for rate in (6, 12, 18))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *normed(2048, 256))
+        self.project = nn.Sequential(*normed(5 * 256, 256))
+        self.low = nn.Sequential(*normed(256, 48))
+        self.decoder = nn.Sequential(separable(256 + 48, 256), separable(256, 256))
+        self.out = nn.Conv2d(256, CLASSES, 1)
+
+    def forward(self, image: Any) -> dict[str, Any]:
+        features = self.backbone(image)
+        x, low = features["out"], features["low"]
+        size = {"mode": "bilinear", "align_corners": False}
+        views = [self.point(x), *(rate(x) for rate in self.rates)]
+        views.append(torch.nn.functional.interpolate(self.pool(x), x.shape[2:], **size))
+        x = torch.nn.functional.interpolate(self.project(torch.cat(views, dim=1)), low.shape[2:], **size)
+        x = self.out(self.decoder(torch.cat([x, self.low(low)], dim=1)))
+        return {"out": torch.nn.functional.interpolate(x, image.shape[2:], **size)}
+
+
+def make_batch(count: int, canvas: tuple[int, int]) -> Batch:
+    """Images whose maps are of blocks, and void in places."""
+    rng = np.random.default_rng(0)
+    image = rng.uniform(0, 1, (count, *canvas, 3)).astype(np.float32)
+    blocks = rng.integers(0, CLASSES + 1, (count, canvas[0] // 16, canvas[1] // 16))
+    semantic = np.where(blocks == CLASSES, VOID, blocks).repeat(16, 1).repeat(16, 2).astype(np.uint8)
+    none = np.zeros((count, 1), bool)
+    return Batch(
+        image=jnp.asarray(image),
+        extent=jnp.ones((count, 2)) * jnp.array(canvas),
+        size=jnp.ones((count, 2)) * jnp.array(canvas),
+        index=jnp.arange(count),
+        epoch=jnp.zeros(count, int),
+        objects=Objects(jnp.zeros((count, 1, 4)), jnp.zeros((count, 1), int), jnp.asarray(none), jnp.asarray(none)),
+        semantic=jnp.asarray(semantic),
+    )
+
+
+def torch_loss(model: Any, images: Any, batch: Batch) -> Any:
+    """What torchvision's reference training minimises."""
+    truth = torch.tensor(np.array(batch.semantic)).long()
+    each = {name: torch.nn.functional.cross_entropy(x, truth, ignore_index=VOID) for name, x in model(images).items()}
+    return each["out"] + 0.5 * each.get("aux", 0.0)
+
+
+def our_loss(pair: Pair, batch: Batch, params: Any, stats: Any) -> tuple[jax.Array, Any]:
+    variables = {"params": params, "batch_stats": stats}
+    outputs, updated = pair.network.apply(variables, batch.image, train=True, mutable=["batch_stats"])
+    return task_losses(pair.tasks, outputs, batch)["semantic"][0], updated["batch_stats"]
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_forward(system: str, size: str) -> None:
+    found, batch = pair(system, size), make_batch(2, CANVASES[size][0])
+    names = {"out": "semantic", "aux": "auxiliary"}
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def run(variables: Any, image: Any) -> Any:
+        outputs = found.network.apply(variables, image, train=False)
+        shape = (*image.shape[:3], CLASSES)
+        enlarged = {name: jax.image.resize(x, shape, "linear", antialias=False) for name, x in outputs.items()}
+        return enlarged, found.tasks["semantic"].decode(outputs, {}).labels
+
+    with exact(), torch.no_grad():
+        ours, labels = run(found.variables, batch.image)
+        theirs = {
+            names[name]: numpy(x).transpose(0, 2, 3, 1) for name, x in found.model.eval()(found.images(batch)).items()
+        }
+    assert set(ours) == set(theirs)
+    assert min(np.std(x) for x in theirs.values()) > 0.1
+    for name, wanted in theirs.items():
+        record(found.name, f"forward, {name}", float(np.abs(ours[name] - wanted).max()), 1e-4)
+    best = theirs["semantic"]
+    top = np.sort(best, axis=-1)
+    sure = top[..., -1] - top[..., -2] > 2e-4  # else rounding decides
+    assert sure.mean() > 0.99
+    np.testing.assert_array_equal(np.asarray(labels)[sure], best.argmax(axis=-1)[sure])
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_loss_and_twenty_steps(system: str, size: str) -> None:
+    """In training mode: batch norm by the batch's own statistics.
+
+    Four images: of two, batch norm makes +1 and -1 of the pooled level, whatever it is, and gradients of rounding.
+    """
+    found, batch = pair(system, size), make_batch(4, CANVASES[size][1])
+    optimizer = optax.sgd(RATE, momentum=0.9)
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def step(params: Any, stats: Any, moments: Any) -> Any:
+        (loss, stats), grads = jax.value_and_grad(lambda p: our_loss(found, batch, p, stats), has_aux=True)(params)
+        updates, moments = optimizer.update(grads, moments, params)
+        return loss, optax.apply_updates(params, updates), stats, moments
+
+    params, stats = found.variables["params"], found.variables["batch_stats"]
+    moments = optimizer.init(params)
+    model = copy.deepcopy(found.model).train()
+    other = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    ours, theirs = [], []
+    with exact():
+        for _ in range(20):
+            loss, params, stats, moments = step(params, stats, moments)
+            ours.append(float(loss))
+            other.zero_grad()
+            loss = torch_loss(model, found.images(batch), batch)
+            loss.backward()
+            other.step()
+            theirs.append(loss.item())
+    record(found.name, "loss", abs(ours[0] / theirs[0] - 1), 1e-5)
+    assert theirs[-1] < 0.9 * theirs[0]
+    record(found.name, "20 steps", max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)), 1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_gradient(system: str, size: str) -> None:
+    """In double precision on both sides.
+
+    In single precision rounding decides for one in a million units whether its ReLU is on, in each framework its own
+    way: that alone moves gradients of a parameter by a thousandth or two, torch's from its own in double precision.
+    """
+    found, batch = pair(system, size), make_batch(4, CANVASES[size][1])
+    model = copy.deepcopy(found.model).train().double()
+    torch_loss(model, found.images(batch).double(), batch).backward()
+    with exact(), jax.enable_x64(True):
+        double = jax.tree.map(lambda x: np.asarray(x, np.float64), found.variables)
+        wide = batch.replace(image=np.asarray(batch.image, np.float64))  # type: ignore[attr-defined]
+        gradient = jax.jit(jax.grad(lambda p, s: our_loss(found, wide, p, s)[0]), compiler_options=QUICK)
+        grads = jax.device_get(gradient(double["params"], double["batch_stats"]))
+    named, errors = dict(model.named_parameters()), []
+    for path, ours in jax.tree.leaves_with_path(grads):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        theirs = from_torch(numpy(named.pop(found.layout.name_of(name)).grad), name.rpartition("/")[2])
+        errors.append(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
+    assert not named
+    record(found.name, "gradient (float64)", float(max(errors)), 1e-4)
