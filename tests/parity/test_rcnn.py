@@ -9,9 +9,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import linen as nn
-
 from parity.record import record
 from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
+
 from ylosia_jax.convert.layout import Layout, from_torch, to_variables
 from ylosia_jax.convert.two_stage import TORCHVISION_RCNN, TORCHVISION_RCNN_V2
 from ylosia_jax.models.backbones.resnet import ResNet
@@ -19,7 +19,6 @@ from ylosia_jax.models.heads.roi_box import RoiBoxHead
 from ylosia_jax.models.heads.roi_keypoint import RoiKeypointHead
 from ylosia_jax.models.heads.roi_mask import RoiMaskHead
 from ylosia_jax.models.necks.fpn import FPN
-from ylosia_jax.nn.norm import FrozenNorm
 from ylosia_jax.ops.sample import luck, sample_balanced
 from ylosia_jax.systems.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
 from ylosia_jax.train.questions import cast_floats, decode_tasks, selection, task_losses
@@ -51,6 +50,11 @@ class Pair:
     layout: Layout
     variables: Any
     batch: Batch
+
+    @functools.cached_property
+    def gradient(self) -> Any:
+        """Of `loss_of`, compiled once for all that is asked of it."""
+        return jax.jit(jax.grad(loss_of(self, self.batch), has_aux=True), compiler_options=QUICK)
 
     @property
     def images(self) -> list[Any]:
@@ -108,7 +112,7 @@ def small_model(kind: str, version: int) -> Any:
     rcnn, mask, keypoint = found.faster_rcnn, found.mask_rcnn, found.keypoint_rcnn
     options: dict[str, Any] = {
         "rpn_head": found.rpn.RPNHead(32, 3, conv_depth=version),
-        "box_head": rcnn.FastRCNNConvFCHead((32, 7, 7), [16, 16], [64], norm_layer=normed)
+        "box_head": rcnn.FastRCNNConvFCHead((32, 7, 7), [8] * 4, [64], norm_layer=normed)
         if version == 2
         else rcnn.TwoMLPHead(32 * 49, 64),
         "box_predictor": rcnn.FastRCNNPredictor(64, CLASSES + 1),
@@ -136,7 +140,7 @@ def shrink(network: Any, tasks: dict[str, Any], version: int) -> tuple[Any, dict
     """The same of ours."""
     normed = "batch" if version == 2 else None
     heads: dict[str, nn.Module] = {
-        "box": RoiBoxHead(CLASSES, convs=(16, 16) if version == 2 else (), dense=(64,) * (3 - version)),
+        "box": RoiBoxHead(CLASSES, convs=(8,) * 4 if version == 2 else (), dense=(64,) * (3 - version)),
         "mask": RoiMaskHead(CLASSES, convs=(16, 16), width=16, norm=normed),
         "keypoint": RoiKeypointHead(POINTS, convs=(16, 16)),
     }
@@ -379,7 +383,9 @@ def test_the_answers_are_the_same(system: str, size: str) -> None:
             record(found.name, "masks", np.abs(probability - theirs).max(), 1e-5)
         if "keypoints" in each:
             points = answers["keypoint"].keypoints[b][rows]
-            record(found.name, "keypoints (px)", np.abs(points[..., :2] - numpy(each["keypoints"])[..., :2]).max(), 0.01)
+            record(
+                found.name, "keypoints (px)", np.abs(points[..., :2] - numpy(each["keypoints"])[..., :2]).max(), 0.01
+            )
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -395,9 +401,8 @@ def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> Non
         sum(wanted.values()).backward()
         # The statistics that this forward has moved go back.
         model.load_state_dict(before)
-        grad = jax.jit(jax.grad(loss_of(found, found.batch), has_aux=True), compiler_options=QUICK)
         params, others = split(found.variables)
-        grads, (losses, _) = jax.device_get(grad(params, others, 0))
+        grads, (losses, _) = jax.device_get(found.gradient(params, others, 0))
     assert losses.keys() == wanted.keys()
     error = max(abs(float(losses[name]) / wanted[name].item() - 1) for name in losses)
     record(found.name, "loss", error, 1e-5)
@@ -407,9 +412,40 @@ def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> Non
         name = found.layout.name_of(jax.tree_util.keystr(path, simple=True, separator="/"))
         used.add(name)
         value = from_torch(theirs[name], path[-1].key)
+        if name == "roi_heads.keypoint_predictor.kps_score_lowres.bias":
+            # All cells of a softmax alike: without rounding it has no gradient.
+            assert max(np.linalg.norm(ours), np.linalg.norm(value)) < 1e-5
+            continue
         worst = max(worst, float(np.linalg.norm(ours - value) / max(np.linalg.norm(value), 1e-7)))
     assert used == theirs.keys()
     record(found.name, "gradient", worst, 1e-3)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_twenty_steps_are_the_same(system: str, size: str) -> None:
+    """Plain SGD. Rounding differs, and grows: where it swaps two proposals, another region is learned from."""
+    found = pair(system, size)
+    model = found.model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    rate, worst, curve = 1e-3, 0.0, []
+    params, others = split(found.variables)
+    with exact():
+        for step in range(20):
+            inject(found, step)
+            model.zero_grad()
+            wanted = sum(model(found.images, targets_of(found.batch)).values())
+            wanted.backward()
+            with torch.no_grad():
+                for parameter in model.parameters():
+                    parameter -= rate * parameter.grad
+            grads, (losses, updated) = found.gradient(params, others, step)
+            params, others = jax.tree.map(lambda p, g: p - rate * g, params, grads), updated
+            curve.append(wanted.item())
+            worst = max(worst, abs(float(sum(losses.values())) / curve[-1] - 1))
+    model.load_state_dict(before)
+    assert curve[-1] < 0.9 * curve[0]
+    record(found.name, "20 steps", worst, 1e-3)
 
 
 def split(variables: Any) -> tuple[Any, Any]:

@@ -47,6 +47,4 @@ class RoiPool:
 
     def __call__(self, features: Mapping[str, Float[Array, "B _ _ C"]], rois: Rois) -> Float[Array, "B R P P C"]:
         """Pools all regions, those of padding too."""
-        return roi_ops.roi_pool(
-            features[self.level], rois.boxes, (self.size, self.size), scale=1 / stride(self.level)
-        )
+        return roi_ops.roi_pool(features[self.level], rois.boxes, (self.size, self.size), scale=1 / stride(self.level))

@@ -58,5 +58,3 @@ def propose(
     rows = picked.reshape(-1, 4)[order] * valid[:, None], valid, index.reshape(-1)[order] * valid
     chosen, valid, index = (jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1)) for x in rows)
     return chosen, valid, index
-
-

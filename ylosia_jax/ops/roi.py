@@ -30,8 +30,8 @@ def roi_align(
 ) -> Float[Array, "B R P Q C"]:
     """The mean over a bin's sampling points of the bilinearly interpolated map (Mask R-CNN, arXiv:1703.06870, 3).
 
-    Bilinear interpolation and means are linear in each axis: a matrix for the rows of every region, one for its columns.
-    No gradient flows to the regions.
+    Bilinear interpolation and means are linear in each axis: a matrix for the rows of every region, one for its
+    columns. No gradient flows to the regions.
 
     Args:
       size: P and Q.
@@ -89,7 +89,7 @@ def bin_weights(
 
 
 def roi_levels(boxes: Float[Array, "*R 4"], finest: int, coarsest: int) -> Int[Array, "*R"]:
-    """The level that a region is looked into on: 4 for 224 x 224 px, one less for half of that (FPN, 1612.03144, eq. 1).
+    """The level that a region is looked into on: 4 for 224 x 224 px, one less for half of that (1612.03144, eq. 1).
 
     Args:
       finest, coarsest: the first and the last level that there is.
@@ -139,7 +139,8 @@ def roi_pool(
     """The maximum of a bin's cells (Fast R-CNN, arXiv:1504.08083, section 2.1); 0 for a bin without any.
 
     A region's corners are rounded to whole cells, both of which belong to it, and bins overlap where they do not divide
-    it: the first cell of a bin is rounded down, its last up, as torchvision has it.
+    it: the first cell of a bin is rounded down, its last up, as torchvision has it. That is computed in whole numbers:
+    torchvision's float32 adds a cell to the last bin where 7 bins are cut of 57 cells, and of a few other numbers.
 
     Args:
       size: P and Q.
@@ -147,13 +148,13 @@ def roi_pool(
     """
     # C rounds halves away from zero, NumPy to the even: of what a half is the reference's answer decides.
     corners = boxes.astype(jnp.float32) * scale
-    corners = jnp.sign(corners) * jnp.floor(jnp.abs(corners) + 0.5)
+    corners = (jnp.sign(corners) * jnp.floor(jnp.abs(corners) + 0.5)).astype(jnp.int32)
     _, height, width, _ = features.shape
 
     def belongs(low: Array, high: Array, bins: int, cells: int) -> Array:
-        step = (jnp.maximum(high - low + 1, 1) / bins)[..., None]
-        first = jnp.clip(jnp.floor(jnp.arange(bins) * step) + low[..., None], 0, cells)
-        last = jnp.clip(jnp.ceil((jnp.arange(bins) + 1) * step) + low[..., None], 0, cells)
+        extent = jnp.maximum(high - low + 1, 1)[..., None]
+        first = jnp.clip(jnp.arange(bins) * extent // bins + low[..., None], 0, cells)
+        last = jnp.clip(-(-(jnp.arange(bins) + 1) * extent // bins) + low[..., None], 0, cells)
         cell = jnp.arange(cells)
         return (cell >= first[..., None]) & (cell < last[..., None])
 

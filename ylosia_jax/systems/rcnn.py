@@ -22,7 +22,7 @@ from ylosia_jax.tasks.roi_masks import RoiMasks
 from ylosia_jax.tasks.rpn import RegionProposals
 
 Depth = Literal[18, 34, 50, 101]
-# v1 as in the papers; v2 after arXiv:2111.11429: batch norm beyond the backbone, a deeper RPN, a convolutional box head.
+# 1 as in the papers; 2 after arXiv:2111.11429: batch norm beyond the backbone, a deeper RPN, a convolutional box head.
 Version = Literal[1, 2]
 
 DEPTHS: dict[int, tuple[int, int, int, int]] = {

@@ -88,9 +88,7 @@ class RoiBoxes:
             rows = found.index[chosen.index] * chosen.positive
             return boxes[chosen.index] * chosen.valid[:, None], chosen.valid, rows, chosen.positive.astype(jnp.int32)
 
-        chosen, valid, index, kind = jax.vmap(one)(
-            boxes, valid, objects.boxes, objects.valid, objects.crowd, lucky
-        )
+        chosen, valid, index, kind = jax.vmap(one)(boxes, valid, objects.boxes, objects.valid, objects.crowd, lucky)
         return Rois(boxes=chosen, valid=valid, index=index, kind=kind, canvas=proposed.canvas)
 
     def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any]) -> RoiTargets:
