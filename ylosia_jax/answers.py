@@ -11,7 +11,7 @@ from ylosia_jax import rle
 from ylosia_jax.data.pipeline import Letterbox, instance_map
 from ylosia_jax.metrics.instances import ImageDetections, image_truth
 from ylosia_jax.metrics.panoptic import ImageSegments, segments_of
-from ylosia_jax.types import Categories, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
+from ylosia_jax.types import BoxMasks, Categories, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +55,10 @@ def unpad(answers: Mapping[str, Any], row: int, letterbox: Letterbox, canvas: tu
         elif isinstance(answer, Masks) and found.detections is not None:
             masks = paste(np.asarray(answer.logits[row], np.float32)[valid], found.detections.boxes, letterbox, canvas)
             found = dataclasses.replace(found, detections=dataclasses.replace(found.detections, masks=masks))
+        elif isinstance(answer, BoxMasks) and found.detections is not None:
+            logits = np.asarray(answer.logits[row], np.float32)[valid]
+            masks = tuple(map(rle.encode, paste_boxes(logits, found.detections.boxes, letterbox.size)))
+            found = dataclasses.replace(found, detections=dataclasses.replace(found.detections, masks=masks))
         elif isinstance(answer, Poses) and found.detections is not None:
             points = np.asarray(answer.keypoints[row])[valid].copy()
             points[..., :2] /= letterbox.scale[:2]
@@ -94,6 +98,42 @@ def paste(logits: np.ndarray, boxes: np.ndarray, letterbox: Letterbox, canvas: t
         masks.append(rle.encode(page))
         page[y0:y1, x0:x1] = 0
     return tuple(masks)
+
+
+def paste_boxes(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Masks in pixels of an image, [m, H, W], from logits on a grid over each one's box.
+
+    As torchvision pastes them: probabilities with a ring of zeros around them, enlarged bilinearly to whole pixels and
+    cut at one half.
+
+    Args:
+      logits: [m, h, w].
+      boxes: [m, 4] xyxy in pixels of the image; they may reach beyond it.
+      size: height and width of the image.
+    """
+    height, width = size
+    pages = np.zeros((len(logits), height, width), bool)
+    with np.errstate(over="ignore"):
+        scores = np.pad(1 / (1 + np.exp(-logits)), ((0, 0), (1, 1), (1, 1)))
+    grid = scores.shape[1:]
+    centre, half = (boxes[:, :2] + boxes[:, 2:]) / 2, (boxes[:, 2:] - boxes[:, :2]) / 2
+    half = half * [grid[1] / (grid[1] - 2), grid[0] / (grid[0] - 2)]
+    # Rounded towards zero, and both ends belong to the mask.
+    low, high = (centre - half).astype(int), (centre + half).astype(int)
+    for page, score, (x0, y0), (x1, y1) in zip(pages, scores, low.tolist(), high.tolist(), strict=True):
+        wide, tall = max(x1 - x0 + 1, 1), max(y1 - y0 + 1, 1)
+        left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1 + 1, width), min(y1 + 1, height)
+        if right <= left or bottom <= top:
+            continue
+        y, x = (
+            np.clip((np.arange(first, last) - start + 0.5) * cells / count - 0.5, 0, cells - 1)
+            for first, last, start, cells, count in (
+                (top, bottom, y0, grid[0], tall),
+                (left, right, x0, grid[1], wide),
+            )
+        )
+        page[top:bottom, left:right] = _bilinear(score, y, x) > 0.5
+    return pages
 
 
 def true_segments(example: Example, things: int) -> ImageSegments | None:

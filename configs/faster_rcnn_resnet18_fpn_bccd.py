@@ -1,0 +1,36 @@
+"""Faster R-CNN with ResNet-18 and a feature pyramid on BCCD from random weights: red and white cells and platelets.
+
+Not trained yet: beside torchvision's model on the same batches, `experiments/two_stage` says what each reaches.
+
+    ylosia data import voc PATH/TO/bccd --name bccd
+    ylosia train configs/faster_rcnn_resnet18_fpn_bccd.py --workdir runs/faster_rcnn_bccd
+"""
+
+from ylosia_jax.data.augment import Augment
+from ylosia_jax.data.datasets import Imported
+from ylosia_jax.experiment import Data, Experiment
+from ylosia_jax.systems.rcnn import faster_rcnn
+from ylosia_jax.train.loop import Train
+from ylosia_jax.train.optim import Optim
+
+CLASSES = ("Platelets", "RBC", "WBC")
+
+
+def get_config() -> Experiment:
+    network, tasks = faster_rcnn(len(CLASSES), depth=18)
+    return Experiment(
+        network=network,
+        tasks=tasks,
+        data=Data(
+            train=Imported("bccd", split="train"),
+            valid=Imported("bccd", split="val"),
+            classes=CLASSES,
+            image_size=(256, 320),
+            batch_size=4,
+            max_objects=64,
+        ),
+        # Cells have no up and no left.
+        augment=Augment(flip=0.5, flip_vertical=0.5),
+        optim=Optim(optimizer="plain_sgd", lr=0.01, weight_decay=1e-4, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
+        train=Train(epochs=12, evaluate_every=12),
+    )

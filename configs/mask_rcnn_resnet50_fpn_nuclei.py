@@ -1,0 +1,36 @@
+"""Mask R-CNN with ResNet-50 and a feature pyramid on cell nuclei from random weights: boxes and instance masks.
+
+Not trained yet: `experiments/two_stage` trains it with ResNet-18, whose steps two cores can afford, beside
+torchvision's model on the same batches.
+
+    ylosia data import coco PATH/TO/nuclei-dsb2018/instances_train.json --name nuclei --split train
+    ylosia data import coco PATH/TO/nuclei-dsb2018/instances_val.json --name nuclei --split val
+    ylosia train configs/mask_rcnn_resnet50_fpn_nuclei.py --workdir runs/mask_rcnn_nuclei
+"""
+
+from ylosia_jax.data.augment import Augment
+from ylosia_jax.data.datasets import Imported
+from ylosia_jax.experiment import Data, Experiment
+from ylosia_jax.systems.rcnn import mask_rcnn
+from ylosia_jax.train.loop import Train
+from ylosia_jax.train.optim import Optim
+
+
+def get_config() -> Experiment:
+    network, tasks = mask_rcnn(1)
+    return Experiment(
+        network=network,
+        tasks=tasks,
+        data=Data(
+            train=Imported("nuclei", split="train"),
+            valid=Imported("nuclei", split="val"),
+            classes=("nucleus",),
+            image_size=256,
+            batch_size=4,
+            max_objects=128,
+        ),
+        # Nuclei have no up and no left.
+        augment=Augment(flip=0.5, flip_vertical=0.5),
+        optim=Optim(optimizer="plain_sgd", lr=0.01, weight_decay=1e-4, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
+        train=Train(epochs=40, evaluate_every=40, best_metric="mask/AP"),
+    )
