@@ -45,8 +45,20 @@ class SSDVGG(nn.Module):
         The cells of the last two are a little nearer to each other than their names say.
         """
 
-        def conv(name: str, x: Array, width: int, kernel: int, **how: int) -> Array:
-            return nn.relu(Conv(width, kernel, use_bias=True, kernel_init=xavier_init, name=name, **how)(x))
+        def conv(
+            name: str, x: Array, width: int, kernel: int, stride: int = 1, pad: int = 0, dilation: int = 1
+        ) -> Array:
+            layer = Conv(
+                width,
+                kernel,
+                stride,
+                use_bias=True,
+                dilation=dilation,
+                padding=pad,
+                kernel_init=xavier_init,
+                name=name,
+            )
+            return nn.relu(layer(x))
 
         x = image
         levels: dict[str, Array] = {}
@@ -58,9 +70,9 @@ class SSDVGG(nn.Module):
                 squares = jnp.square(x.astype(jnp.float32)).sum(axis=-1, keepdims=True)
                 levels["p3"] = x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24)).astype(x.dtype) * scale
             x = max_pool(x, 3, 1) if stage == 5 else max_pool(x, 2, 2, padding=0, ceil=stage == 3)
-        x = conv("fc6", x, self.fc_width, 3, dilation=6)
+        x = conv("fc6", x, self.fc_width, 3, pad=6, dilation=6)
         x = levels["p4"] = conv("fc7", x, self.fc_width, 1)
         for i, (narrow, wide, stride, padding) in enumerate(self.extras):
             x = conv(f"conv{8 + i}_1", x, narrow, 1)
-            x = levels[f"p{5 + i}"] = conv(f"conv{8 + i}_2", x, wide, 3, stride=stride, padding=padding)
+            x = levels[f"p{5 + i}"] = conv(f"conv{8 + i}_2", x, wide, 3, stride, padding)
         return levels

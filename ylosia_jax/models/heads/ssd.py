@@ -24,7 +24,7 @@ class SSDHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Mapping[str, Float[Array, "B _ _ _"]], train: bool) -> DenseOutputs:
-        """Returns logits [.., anchors * (K + 1)], the background's first, and deltas [.., anchors * 4] of each level."""
+        """Returns logits [.., anchors * (K + 1)], the background's first, and deltas [.., anchors * 4] of all."""
         logits: dict[str, Array] = {}
         deltas: dict[str, Array] = {}
         for (level, x), anchors in zip(features.items(), self.anchors, strict=True):
