@@ -14,7 +14,8 @@ help:
 	@echo "make test    all tests"
 	@echo "make fast    the tests that take under a minute"
 	@echo "make check   format, lint, types, tests: what CI runs"
-	@echo "make parity  the same networks, losses and gradients as torchvision's: installs torch beside it"
+	@echo "make parity  the same networks, losses and gradients as torchvision's: installs torch beside it,"
+	@echo "             writes what it measured to docs/parity.md"
 	@echo "make docs    the documentation into site/"
 
 $(VENV)/pyvenv.cfg:
@@ -44,11 +45,14 @@ demo: $(VENV)/.installed
 test: $(VENV)/.installed-dev
 	$(BIN)/python -m pytest -n 2 --dist loadfile
 
+parity: export YLOSIA_PARITY := $(CURDIR)/.parity/measured.csv
 parity: $(VENV)/.installed-parity
-	$(BIN)/python -m pytest -n 2 --dist loadfile tests/parity
+	rm -rf .parity && mkdir .parity
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" tests/parity
+	$(BIN)/python tests/parity/table.py $(YLOSIA_PARITY) docs/parity.md
 
 fast: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 -m "not slow"
+	$(BIN)/python -m pytest -n 2 -m "not slow and not full"
 
 format: $(VENV)/.installed-dev
 	$(BIN)/ruff format .

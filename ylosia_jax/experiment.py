@@ -46,10 +46,6 @@ class Data:
     cache: float = 0.0
 
     def __post_init__(self) -> None:
-        for side in canvas_of(self.image_size):
-            if side < 32 or side % 32:
-                near = max(round(side / 32), 1) * 32
-                raise ValueError(f"image_size is {self.image_size}: give multiples of 32, such as {near}")
         for name in ("batch_size", "max_objects", "threads"):
             if getattr(self, name) < 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
@@ -78,6 +74,14 @@ class Experiment:
     workdir: str = ""
 
     def __post_init__(self) -> None:
+        # Levels that are enlarged and added must fit each other; a network that does nothing of that sort says so.
+        divisor: int = getattr(self.network, "divisor", 32)
+        for side in self.canvas:
+            if side < 32 or side % divisor:
+                near = max(round(side / divisor), -(-32 // divisor)) * divisor
+                raise ValueError(
+                    f"data.image_size is {self.data.image_size}: give multiples of {divisor}, such as {near}"
+                )
         if self.augment.copy_paste and not self.needs.masks:
             raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
         for name in ("mosaic", "copy_paste"):

@@ -34,8 +34,13 @@ class Network(nn.Module):
     pixels: Pixels = dataclasses.field(default_factory=Pixels)
     gradient_limits: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
+    @property
+    def divisor(self) -> int:
+        """What has to divide the sides of an image: 32, the coarsest level's stride, unless the backbone says else."""
+        return getattr(self.backbone, "divisor", 32)
+
     def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Any]:
-        """Runs every head on an RGB image with values in [0, 1], whose sides the largest stride divides.
+        """Runs every head on an RGB image with values in [0, 1], whose sides `divisor` divides.
 
         Raises:
           ValueError: if a head asks for a level that it is not given, or `gradient_limits` names

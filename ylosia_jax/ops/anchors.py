@@ -59,3 +59,40 @@ def anchor_boxes(
         shift = np.stack([x, y, x, y], axis=-1).reshape(-1, 1, 4)
         levels.append((shift + cell_anchors(own, ratios)).reshape(-1, 4))
     return np.concatenate(levels).astype(np.float32)
+
+
+def default_boxes(
+    shapes: Mapping[str, tuple[int, int]],
+    canvas: tuple[int, int],
+    *,
+    scales: Sequence[float],
+    ratios: Sequence[Sequence[float]],
+    steps: Sequence[int],
+) -> Float[np.ndarray, "A 4"]:
+    """SSD's anchors (arXiv:1512.02325, section 2.2): shares of the canvas, around the cells' centres.
+
+    A cell has one of its level's scale, one of the geometric mean of that and the next level's, and for each ratio a
+    wide one and a high one.
+
+    Args:
+      shapes: level -> (height, width) of its feature map.
+      canvas: (height, width) in pixels.
+      scales: sides as shares of the canvas, of each level and of one more.
+      ratios: of each level, long side over short.
+      steps: pixels between the cells of each level.
+
+    Returns:
+      [A, 4] xyxy in pixels; a constant of the shapes. None is larger than the canvas, some reach beyond it.
+    """
+    levels: list[np.ndarray] = []
+    for (height, width), own, above, shares, step in zip(
+        shapes.values(), scales[:-1], scales[1:], ratios, steps, strict=True
+    ):
+        sides = [(own, own), ((own * above) ** 0.5,) * 2]
+        for ratio in shares:
+            sides += [(own * ratio**0.5, own / ratio**0.5), (own / ratio**0.5, own * ratio**0.5)]
+        half = np.minimum(sides, 1) * canvas[::-1] / 2
+        y, x = np.meshgrid((np.arange(height) + 0.5) * step, (np.arange(width) + 0.5) * step, indexing="ij")
+        centres = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
+        levels.append(np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4))
+    return np.concatenate(levels).astype(np.float32)

@@ -121,6 +121,7 @@ def assign_max_iou(
     positive: float,
     negative: float,
     force_match: bool = False,
+    bipartite: bool = False,
     crowd: Bool[Array, " N"] | None = None,
 ) -> Assignment:
     """Each anchor answers for the object that it overlaps most (Faster R-CNN, arXiv:1506.01497, section 3.1.2).
@@ -133,6 +134,8 @@ def assign_max_iou(
       negative: below this it is background; between the two it is asked nothing.
       force_match: also every anchor that has the highest overlap that any has with some object, ties included, is a
         positive, of the object that it overlaps most itself. An object that no anchor overlaps forces nothing.
+      bipartite: also the anchor that overlaps an object most, of equal ones the first, answers for that object, even
+        if it overlaps another more; what two objects ask for goes to the later one (SSD, 1512.02325, section 2.2).
       crowd: groups: no anchor answers for them, and one whose centre lies in one is no background.
 
     Raises:
@@ -144,12 +147,56 @@ def assign_max_iou(
     overlap = jnp.where(single[:, None], box_ops.pairwise_iou(boxes, jnp.asarray(anchors)), -1.0)
     best = overlap.max(axis=0)
     kind = jnp.where(best >= positive, 1, jnp.where(best < negative, 0, -1))
+    index = jnp.argmax(overlap, axis=0)
+    most = overlap.max(axis=1, keepdims=True)
     if force_match:
-        most = overlap.max(axis=1, keepdims=True)
         forced = ((overlap == most) & (most > 0)).any(axis=0)
         kind = jnp.where(forced, 1, kind)
+    if bipartite:
+        rows, columns = jnp.arange(overlap.shape[0])[:, None], jnp.arange(overlap.shape[1])
+        claims = (jnp.argmax(overlap, axis=1)[:, None] == columns) & (most > 0)
+        owner = jnp.where(claims, rows, -1).max(axis=0)
+        kind, index = jnp.where(owner >= 0, 1, kind), jnp.where(owner >= 0, owner, index)
     if crowd is not None:
         centres = (jnp.asarray(anchors)[:, :2] + jnp.asarray(anchors)[:, 2:]) / 2
         covered = (box_ops.contains(boxes, centres) & (valid & crowd)[:, None]).any(axis=0)
         kind = jnp.where(covered & (kind == 0), -1, kind)
-    return Assignment(index=jnp.where(kind == 1, jnp.argmax(overlap, axis=0), 0), kind=kind)
+    return Assignment(index=jnp.where(kind == 1, index, 0), kind=kind)
+
+
+def assign_centres(
+    boxes: Float[Array, "N 4"],
+    valid: Bool[Array, " N"],
+    points: Float[Array | np.ndarray, "A 2"],
+    strides: Float[Array | np.ndarray, " A"],
+    reach: Float[Array | np.ndarray, "A 2"],
+    *,
+    radius: float = 1.5,
+    crowd: Bool[Array, " N"] | None = None,
+) -> Assignment:
+    """Points near an object's centre answer for it, on the level that its size belongs to (FCOS, 1904.01355, 3.1, 3.2).
+
+    A point answers for an object if it lies inside its box, less than `radius` strides from its centre in x and in y,
+    and if the box's farthest side is within the point's reach; of several for the smallest, of equal ones the first.
+
+    Boxes are xyxy in input pixels; rows with `valid` False are padding: nothing answers for them.
+
+    Args:
+      points: (x, y) in input pixels.
+      strides: of the points' levels, in pixels.
+      reach: pixels from a point to the farthest side of its object's box: more than the one, less than the other.
+      crowd: groups: no point answers for them, and one inside of one is no background.
+    """
+    points, strides, reach = jnp.asarray(points), jnp.asarray(strides), jnp.asarray(reach)
+    single = valid if crowd is None else valid & ~crowd
+    centres = (boxes[:, None, :2] + boxes[:, None, 2:]) / 2
+    near = jnp.abs(points - centres).max(axis=-1) < radius * strides
+    sides = jnp.concatenate([points - boxes[:, None, :2], boxes[:, None, 2:] - points], axis=-1)
+    far = sides.max(axis=-1)
+    match = near & (sides.min(axis=-1) > 0) & (far > reach[:, 0]) & (far < reach[:, 1]) & single[:, None]
+    index = jnp.argmin(jnp.where(match, box_ops.area(boxes)[:, None], jnp.inf), axis=0)
+    kind = match.any(axis=0).astype(jnp.int32)
+    if crowd is not None:
+        covered = (box_ops.contains(boxes, points) & (valid & crowd)[:, None]).any(axis=0)
+        kind = jnp.where(covered & (kind == 0), -1, kind)
+    return Assignment(index=jnp.where(kind == 1, index, 0), kind=kind)

@@ -1,5 +1,8 @@
 """Non-maximum suppression with static shapes."""
 
+from collections.abc import Sequence
+from typing import Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
@@ -69,6 +72,71 @@ def nms(
     return jax.lax.fori_loop(0, (count + padding) // tile, body, jnp.pad(valid, (0, padding)))[:count]
 
 
+def soft_nms(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    valid: Bool[Array, " N"],
+    *,
+    count: int,
+    decay: Literal["linear", "gaussian"] = "gaussian",
+    iou_threshold: float = 0.3,
+    sigma: float = 0.5,
+    groups: Int[Array, " N"] | None = None,
+) -> tuple[Int[Array, " M"], Float[Array, " M"], Bool[Array, " M"]]:
+    """Suppression that lowers the scores of what overlaps a better box, and removes nothing (arXiv:1704.04503, sec. 3).
+
+    The best box is taken, the scores of the others fall by how much they overlap it, and so on.
+
+    Args:
+      boxes: xyxy, in any order.
+      scores: in [0, 1].
+      valid: False marks padding: never taken, lowers nothing.
+      count: M, boxes that are taken.
+      decay: times 1 - IoU where that is above `iou_threshold`, or times exp(-IoU**2 / `sigma`).
+      groups: boxes lower each other only within a group; default one.
+
+    Returns:
+      Which boxes, their lowered scores, best first, and which rows there are; a box whose score fell to 0 is none. The
+      rest are zeros.
+    """
+    size = boxes.shape[0]
+    if size == 0:
+        return jnp.zeros(count, jnp.int32), jnp.zeros(count), jnp.zeros(count, bool)
+
+    def take(left: Float[Array, " N"], _: None) -> tuple[Array, tuple[Array, Array]]:
+        index = jnp.argmax(left)
+        overlap = box_ops.iou(boxes[index], boxes)
+        if decay == "linear":
+            factor = jnp.where(overlap > iou_threshold, 1 - overlap, 1.0)
+        else:
+            factor = jnp.exp(-(overlap**2) / sigma)
+        if groups is not None:
+            factor = jnp.where(groups == groups[index], factor, 1.0)
+        # What is taken, and padding, stands at -1, where no factor brings it back.
+        lowered = jnp.where((jnp.arange(size) == index) | (left < 0), -1.0, left * factor)
+        return lowered, (index, left[index])
+
+    _, (index, found) = jax.lax.scan(take, jnp.where(valid, scores, -1.0), length=count)
+    kept = found > 0
+    return index * kept, found * kept, kept
+
+
+def top_pairs(scores: Float[Array, "A K"], count: int) -> tuple[Float[Array, " P"], Int[Array, " P"], Int[Array, " P"]]:
+    """The `count` best of all pairs of a point and a class, best first: their scores, points and classes.
+
+    All of them where there are fewer. Of equal ones the first, row by row.
+    """
+    points, classes = scores.shape
+    # They lie in the `count` rows with the largest maxima: two short searches instead of one through all pairs.
+    _, rows = jax.lax.top_k(scores.max(axis=1), min(count, points))
+    rows = jnp.sort(rows)
+    top, index = jax.lax.top_k(scores[rows].reshape(-1), min(count, rows.shape[0] * classes))
+    return top, rows[index // classes], index % classes
+
+
+Selection = tuple[Float[Array, "B M 4"], Float[Array, "B M"], Int[Array, "B M"], Bool[Array, "B M"], Int[Array, "B M"]]
+
+
 def select_detections(
     boxes: Float[Array, "B A 4"] | Float[Array, "B A K 4"],
     scores: Float[Array, "B A K"],
@@ -78,7 +146,8 @@ def select_detections(
     pre_nms: int,
     max_detections: int,
     class_agnostic: bool = False,
-) -> tuple[Float[Array, "B M 4"], Float[Array, "B M"], Int[Array, "B M"], Bool[Array, "B M"], Int[Array, "B M"]]:
+    levels: Sequence[int] | None = None,
+) -> Selection:
     """The best (box, class) pairs of each image after class-wise suppression.
 
     Every pair of a point and a class is a candidate (COCO's AP gains from second-best classes); the `pre_nms` best of
@@ -89,27 +158,71 @@ def select_detections(
       iou_threshold: None for no suppression: of scores that name every object once.
       max_detections: M, rows that are returned an image.
       class_agnostic: suppress across classes.
+      levels: how many of the points, in their order, each level has, if the `pre_nms` best of each are candidates
+        (RetinaNet, arXiv:1708.02002, section 4.1); None for the best of all.
 
     Returns:
       Boxes, scores, labels, valid, and the point that each comes from, best first; rows past the last detection are
       zeros and not valid.
     """
-    classes = scores.shape[-1]
 
     def one(boxes: Array, scores: Array) -> list[Array]:
-        flat = scores.reshape(-1)
-        top, index = jax.lax.top_k(flat, min(pre_nms, flat.shape[0]))
-        labels, points = index % classes, index // classes
+        parts: list[tuple[Array, Array, Array]] = []
+        start = 0
+        for size in levels or (scores.shape[0],):
+            top, points, labels = top_pairs(scores[start : start + size], pre_nms)
+            parts.append((top, points + start, labels))
+            start += size
+        top, points, labels = (jnp.concatenate(part) for part in zip(*parts, strict=True))
+        if len(parts) > 1:
+            top, order = jax.lax.top_k(top, top.shape[0])
+            points, labels = points[order], labels[order]
         candidates = boxes[points] if boxes.ndim == 2 else boxes[points, labels]
         keep = top > score_threshold
         if iou_threshold is not None:
             groups = None if class_agnostic else labels
             keep = nms(candidates, keep, iou_threshold=iou_threshold, groups=groups)
-        kept, order = jax.lax.top_k(jnp.where(keep, top, -1.0), min(max_detections, top.shape[0]))
-        valid = kept > score_threshold
-        found = candidates[order] * valid[:, None], kept * valid, labels[order] * valid, valid, points[order] * valid
-        spare = max_detections - valid.shape[0]
-        return [jnp.pad(x, [(0, spare)] + [(0, 0)] * (x.ndim - 1)) for x in found]
+        return _best(candidates, jnp.where(keep, top, 0.0), labels, points, max_detections)
 
     found, kept, labels, valid, points = jax.vmap(one)(boxes, scores)
     return found, kept, labels, valid, points
+
+
+def select_of_each_class(
+    boxes: Float[Array, "B A 4"],
+    scores: Float[Array, "B A K"],
+    *,
+    score_threshold: float,
+    iou_threshold: float,
+    pre_nms: int,
+    max_detections: int,
+) -> Selection:
+    """As `select_detections`, but the `pre_nms` best of each class are its candidates (SSD, arXiv:1512.02325, 3.1)."""
+    classes = scores.shape[-1]
+
+    def one_class(boxes: Array, scores: Array) -> tuple[Array, Array, Array]:
+        top, points = jax.lax.top_k(scores, min(pre_nms, scores.shape[0]))
+        keep = nms(boxes[points], top > score_threshold, iou_threshold=iou_threshold)
+        return boxes[points], jnp.where(keep, top, 0.0), points
+
+    def one(boxes: Array, scores: Array) -> list[Array]:
+        candidates, top, points = jax.vmap(one_class, in_axes=(None, 1))(boxes, scores)
+        labels = jnp.broadcast_to(jnp.arange(classes)[:, None], top.shape)
+        return _best(candidates.reshape(-1, 4), top.reshape(-1), labels.reshape(-1), points.reshape(-1), max_detections)
+
+    found, kept, labels, valid, points = jax.vmap(one)(boxes, scores)
+    return found, kept, labels, valid, points
+
+
+def _best(
+    boxes: Float[Array, "N 4"],
+    scores: Float[Array, " N"],
+    labels: Int[Array, " N"],
+    index: Int[Array, " N"],
+    count: int,
+) -> list[Array]:
+    """The best of those whose score is above 0, padded to `count`, in the order of `Selection`."""
+    kept, order = jax.lax.top_k(scores, min(count, scores.shape[0]))
+    valid = kept > 0
+    found = boxes[order] * valid[:, None], kept * valid, labels[order] * valid, valid, index[order] * valid
+    return [jnp.pad(x, [(0, count - valid.shape[0])] + [(0, 0)] * (x.ndim - 1)) for x in found]

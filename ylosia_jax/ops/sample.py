@@ -57,3 +57,15 @@ def sample_balanced(
     spare = count - best.shape[0]
     best, index = jnp.pad(best, (0, spare), constant_values=-1.0), jnp.pad(index, (0, spare))
     return Sample(index=index, valid=best >= 0, positive=best >= 2)
+
+
+def hardest_background(losses: Float[Array, " A"], kind: Int[Array, " A"], *, ratio: float) -> Bool[Array, " A"]:
+    """Marks the background with the largest losses, `ratio` times as many as positives (SSD, 1512.02325, section 2.2).
+
+    Args:
+      losses: what each would cost as background.
+      kind: 1 for an object's, 0 for background; anything else is not chosen.
+    """
+    order = jnp.argsort(jnp.where(kind == 0, losses, -jnp.inf), descending=True)
+    rank = jnp.argsort(order)
+    return (kind == 0) & (rank < ratio * (kind == 1).sum())

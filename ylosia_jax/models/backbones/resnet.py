@@ -10,6 +10,16 @@ from ylosia_jax.nn.conv import Activation, ConvNorm, kaiming_init
 from ylosia_jax.nn.norm import NormKind
 from ylosia_jax.ops.conv import max_pool
 
+Depth = Literal[18, 34, 50, 101]
+
+# Layers -> blocks in the stages, and whether these are bottlenecks (table 1).
+DEPTHS: dict[Depth, tuple[tuple[int, int, int, int], bool]] = {
+    18: ((2, 2, 2, 2), False),
+    34: ((3, 4, 6, 3), False),
+    50: ((3, 4, 6, 3), True),
+    101: ((3, 4, 23, 3), True),
+}
+
 
 class Residual(nn.Module):
     """A residual block: its input, projected where its shape changes, plus what its convolutions add to it.

@@ -1,0 +1,60 @@
+"""Makes docs/parity.md of what the parity tests measured: python tests/parity/table.py MEASURED.csv docs/parity.md."""
+
+import csv
+import sys
+from pathlib import Path
+
+HEAD = """# Parity
+
+The same weights, images and truth in both: how far these systems are from torchvision's, or from what is named instead.
+Each number is the worst of all tests of that name, and in brackets is what a test may not exceed. Networks compute in
+float32 with the highest precision of products.
+
+- forward: absolute, of any output; boxes: in pixels, and scores: of the best 100 detections
+- loss: relative; gradient: of one step, relative in norm, of the worst parameter
+- 20 steps: of gradient descent, the losses' relative difference
+
+`make parity` runs the tests and writes this page.
+"""
+# What systems are asked; whatever else was measured stands in a list of its own.
+COLUMNS = ("forward", "boxes (px)", "scores", "loss", "gradient", "20 steps")
+
+Worst = dict[tuple[str, str], tuple[float, float]]
+
+
+def worst(rows: list[list[str]]) -> Worst:
+    """The largest error, and its bound, of each system and quantity: that which came nearest to its bound."""
+    found: Worst = {}
+    for system, quantity, error, bound in rows:
+        new = float(error), float(bound)
+        old = found.get((system, quantity))
+        if old is None or new[0] * old[1] > old[0] * new[1]:
+            found[system, quantity] = new
+    return found
+
+
+def page(found: Worst) -> str:
+    """The whole page."""
+    systems = sorted({system for system, quantity in found if quantity in COLUMNS})
+    lines = [HEAD, f"| system | {' | '.join(COLUMNS)} |", f"|---|{'---|' * len(COLUMNS)}"]
+    for system in systems:
+        cells = [_cell(found[system, column]) if (system, column) in found else "" for column in COLUMNS]
+        lines.append(f"| {system} | {' | '.join(cells)} |")
+    others = sorted(key for key in found if key[1] not in COLUMNS)
+    if others:
+        lines += ["", "| of | what | error (bound) |", "|---|---|---|"]
+        lines += [f"| {system} | {quantity} | {_cell(found[system, quantity])} |" for system, quantity in others]
+    return "\n".join(lines) + "\n"
+
+
+def _cell(measured: tuple[float, float]) -> str:
+    return f"{measured[0]:.1e} ({measured[1]:.0e})" if measured[1] else f"{measured[0]:g} (0)"
+
+
+def main(source: str, target: str) -> None:
+    with Path(source).open(newline="") as file:
+        Path(target).write_text(page(worst(list(csv.reader(file)))))
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

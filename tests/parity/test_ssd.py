@@ -1,0 +1,51 @@
+"""SSD300 against torchvision's."""
+
+import pytest
+from parity.detectors import Pair, compare, enliven
+from parity.reference import exact, torch, torchvision
+
+from ylosia_jax.convert.onestage import ssd
+from ylosia_jax.models.backbones.ssd_vgg import SSDVGG
+from ylosia_jax.systems.ssd import ssd300
+
+CLASSES = 5
+
+
+def pair(depths, widths):
+    tv = torchvision()
+    detection, vgg = tv.models.detection, tv.models.vgg
+    torch.manual_seed(0)
+    layers = []
+    for depth, width in zip(depths, widths, strict=True):
+        layers += [width] * depth + ["M"]
+    body = detection.ssd._vgg_extractor(vgg.VGG(vgg.make_layers(layers), init_weights=True), False, 5)
+    boxes = detection.anchor_utils.DefaultBoxGenerator(
+        [[2], [2, 3], [2, 3], [2, 3], [2], [2]],
+        scales=[0.07, 0.15, 0.33, 0.51, 0.69, 0.87, 1.05],
+        steps=[8, 16, 32, 64, 100, 300],
+    )
+    model = detection.ssd.SSD(
+        body, boxes, (300, 300), CLASSES + 1, image_mean=[0.48235, 0.45882, 0.40784], image_std=[1 / 255] * 3
+    )
+    network, tasks = ssd300(CLASSES)
+    network = network.clone(backbone=SSDVGG(depths=depths, widths=widths))
+    name = f"ssd300 (VGG-{sum(depths) + 3})"
+    found = Pair(name, model, network, tasks, ssd(depths), CLASSES, first=1, canvas=(300, 300))
+    branches = model.head.classification_head, model.head.regression_head
+    last = {
+        "cls_logits": (list(branches[0].module_list), 1.5, 0.0),
+        "bbox_regression": (list(branches[1].module_list), 1.0, 0.0),
+    }
+    enliven(model, found.images(2), last)
+    return found
+
+
+def test_equals_torchvision_with_a_small_body():
+    with exact():
+        compare(pair((1, 1, 1, 1, 1), (8, 8, 16, 512, 512)), lr=1e-4, curve=1e-3)
+
+
+@pytest.mark.full
+def test_equals_torchvision():
+    with exact():
+        compare(pair((2, 2, 3, 3, 3), (64, 128, 256, 512, 512)), lr=1e-4, curve=1e-3)
