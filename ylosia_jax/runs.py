@@ -73,6 +73,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
 
     def score(state: State) -> dict[str, float]:
         options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size, "watch": watch}
+        options["regions"] = experiment.data.regions
         result.update(evaluate(predict, state.average, valid_source, mesh, **options))
         return flat_scores(result)
 
@@ -158,7 +159,8 @@ def evaluate_run(
     variables = restore_average(experiment, workdir, mesh, checkpoint)
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
-    return evaluate(predict, variables, source, mesh, canvas=experiment.canvas, batch_size=batch_size)
+    options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size}
+    return evaluate(predict, variables, source, mesh, **options, regions=experiment.data.regions)
 
 
 def load_run(workdir: Path) -> Experiment:

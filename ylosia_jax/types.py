@@ -170,6 +170,7 @@ class Batch:
         masks.
       semantic: [B, H, W] semantic class, or VOID; None in a run without semantic maps.
       category: [B] class of the image as a whole, -1 where nobody said; None in a run without categories.
+      regions: where objects may be, found outside of the network; None in a run whose network finds its own or none.
     """
 
     image: AnyArray
@@ -183,6 +184,7 @@ class Batch:
     instances: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
     semantic: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
     category: Int[AnyArray, " B"] | None = None
+    regions: "Rois | None" = None
 
 
 @struct.dataclass
@@ -244,10 +246,10 @@ class Rois:
       kind: [B, R] in training 1 where it answers for an object, 0 for background; 0 in prediction.
     """
 
-    boxes: Float[Array, "B R 4"]
-    valid: Bool[Array, "B R"]
-    index: Int[Array, "B R"]
-    kind: Int[Array, "B R"]
+    boxes: Float[AnyArray, "*B R 4"]
+    valid: Bool[AnyArray, "*B R"]
+    index: Int[AnyArray, "*B R"]
+    kind: Int[AnyArray, "*B R"]
 
 
 @struct.dataclass
