@@ -21,6 +21,7 @@ from ylosia_jax.data.pipeline import train_batches
 from ylosia_jax.evaluate import Watch, compile_predict, evaluate, flat_scores
 from ylosia_jax.experiment import Experiment, open_scored, open_source, scored
 from ylosia_jax.files import write_atomically
+from ylosia_jax.fitting import fit_tasks
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
 from ylosia_jax.train.log import Log
 from ylosia_jax.train.loop import train_loop
@@ -107,6 +108,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
                     settings=settings,
                     log=log,
                     asked_to_stop=asked_to_stop,
+                    finish=lambda state: fit_tasks(experiment, state, train_source),
                 )
     if not result:
         score(state)

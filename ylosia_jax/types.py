@@ -269,6 +269,28 @@ class RoiOutputs:
 
 
 @struct.dataclass
+class CropOutputs:
+    """What R-CNN says of its regions: a softmax over features, and what was fitted to the features afterwards.
+
+    Attributes:
+      rois, logits: as in `RoiOutputs`.
+      deltas: likewise, by the ridge regression; zeros until it is fitted.
+      margins: [B, R, K] decision values of the support vector machines; zeros until they are fitted.
+      fitted: 1 once they are, 0 before.
+      pooled: [B, R, P] what the regression sees.
+      features: [B, R, D] what the machines see.
+    """
+
+    rois: Rois
+    logits: Float[Array, "B R K1"]
+    deltas: Float[Array, "B R K1 4"]
+    margins: Float[Array, "B R K"]
+    fitted: Float[Array, ""]
+    pooled: Float[Array, "B R P"]
+    features: Float[Array, "B R D"]
+
+
+@struct.dataclass
 class RoiMaps:
     """A second stage's maps of its regions: masks, a channel a class, or heatmaps, a channel a point of the pose.
 
