@@ -242,14 +242,16 @@ class Rois:
       boxes: [B, R, 4] xyxy in pixels of the canvas.
       valid: [B, R] False marks padding.
       index: [B, R] in training the row of the object that each answers for, 0 where there is none; in prediction the
-        row of the region or detection that it was made from.
+        row of the anchor, region or detection that it was made from.
       kind: [B, R] in training 1 where it answers for an object, 0 for background; 0 in prediction.
+      canvas: height and width in pixels of what they lie in.
     """
 
     boxes: Float[AnyArray, "*B R 4"]
     valid: Bool[AnyArray, "*B R"]
     index: Int[AnyArray, "*B R"]
     kind: Int[AnyArray, "*B R"]
+    canvas: tuple[int, int] = struct.field(pytree_node=False)
 
 
 @struct.dataclass

@@ -65,4 +65,5 @@ def whole(image: Float[Array, "B H W 3"]) -> Rois:
     ones = jnp.ones((batch, 1), bool)
     box = jnp.array([0.0, 0.0, width, height])
     nothing = jnp.zeros((batch, 1), jnp.int32)
-    return Rois(boxes=jnp.broadcast_to(box, (batch, 1, 4)), valid=ones, index=nothing, kind=nothing)
+    boxes = jnp.broadcast_to(box, (batch, 1, 4))
+    return Rois(boxes=boxes, valid=ones, index=nothing, kind=nothing, canvas=(height, width))

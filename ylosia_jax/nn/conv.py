@@ -3,7 +3,7 @@
 from typing import Literal
 
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 from ylosia_jax.nn.norm import NormKind, norm
 from ylosia_jax.ops.conv import conv_general_dilated
@@ -91,8 +91,12 @@ class ConvNorm(nn.Module):
     kernel_init: nn.initializers.Initializer = kernel_init
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
-        """Normalises with the batch's own statistics, and updates the running ones, when `train`."""
+    def __call__(self, x: Float[Array, "B H W C"], train: bool, counted: Bool[Array, " B"] | None = None) -> Array:
+        """Normalises with the batch's own statistics, and updates the running ones, when `train`.
+
+        Args:
+          counted: of which maps, see `nn.norm.norm`.
+        """
         x = Conv(
             self.features,
             self.kernel,
@@ -104,7 +108,8 @@ class ConvNorm(nn.Module):
             kernel_init=self.kernel_init,
             name="conv",
         )(x)
-        return activate(norm(self.norm, x, train, eps=self.eps, momentum=self.momentum), self.activation)
+        x = norm(self.norm, x, train, eps=self.eps, momentum=self.momentum, counted=counted)
+        return activate(x, self.activation)
 
 
 class ConvTranspose(nn.Module):

@@ -5,7 +5,7 @@ from typing import Literal
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
-from jaxtyping import Array, Float
+from jaxtyping import Array, Bool, Float
 
 # batch: by the batch's statistics; frozen: by stored numbers that nothing changes; group: 32 groups an image.
 NormKind = Literal["batch", "frozen", "group"]
@@ -34,17 +34,27 @@ class FrozenNorm(nn.Module):
 
 
 def norm(
-    kind: NormKind, x: Float[Array, "B H W C"], train: bool, *, eps: float, momentum: float, name: str = "norm"
+    kind: NormKind,
+    x: Float[Array, "B H W C"],
+    train: bool,
+    *,
+    eps: float,
+    momentum: float,
+    name: str = "norm",
+    counted: Bool[Array, " B"] | None = None,
 ) -> Array:
     """Normalises inside a compact module; the layer's parameters stand under `name`.
 
     Args:
       eps: added to the variance.
       momentum: of batch norm's running statistics, the share that stays (1 - PyTorch's).
+      counted: maps that batch norm takes its statistics of, the others being padding; None for all, and all where
+        there is none.
     """
     match kind:
         case "batch":
-            return nn.BatchNorm(not train, momentum=momentum, epsilon=eps, name=name)(x)
+            layer = nn.BatchNorm(not train, momentum=momentum, epsilon=eps, name=name)
+            return layer(x) if counted is None else layer(x, mask=(counted | ~counted.any())[:, None, None, None])
         case "frozen":
             return FrozenNorm(eps=eps, name=name)(x)
         case "group":

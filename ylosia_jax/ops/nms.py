@@ -52,6 +52,9 @@ def nms(
     padded = jnp.pad(boxes, ((0, padding), (0, 0)))
     group = jnp.pad(jnp.zeros(count, jnp.int32) if groups is None else groups, (0, padding))
     rank = jnp.arange(count + padding)
+    if count == tile:
+        close = (box_ops.pairwise_iou(boxes, boxes) > iou_threshold) & (group[:, None] == group)
+        return _suppress_tile(close & jnp.triu(jnp.ones((tile, tile), bool), k=1), valid)
 
     def body(i: Array, keep: Bool[Array, " P"]) -> Bool[Array, " P"]:
         start = i * tile
@@ -67,7 +70,7 @@ def nms(
 
 
 def select_detections(
-    boxes: Float[Array, "B A 4"],
+    boxes: Float[Array, "B A 4"] | Float[Array, "B A K 4"],
     scores: Float[Array, "B A K"],
     *,
     score_threshold: float,
@@ -82,6 +85,7 @@ def select_detections(
     them above `score_threshold` are suppressed class by class.
 
     Args:
+      boxes: one of each point for all classes, or one for each.
       iou_threshold: None for no suppression: of scores that name every object once.
       max_detections: M, rows that are returned an image.
       class_agnostic: suppress across classes.
@@ -96,7 +100,7 @@ def select_detections(
         flat = scores.reshape(-1)
         top, index = jax.lax.top_k(flat, min(pre_nms, flat.shape[0]))
         labels, points = index % classes, index // classes
-        candidates = boxes[points]
+        candidates = boxes[points] if boxes.ndim == 2 else boxes[points, labels]
         keep = top > score_threshold
         if iou_threshold is not None:
             groups = None if class_agnostic else labels

@@ -1,0 +1,416 @@
+"""Faster, Mask and Keypoint R-CNN against torchvision's: one set of tests over all systems, at two sizes."""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import linen as nn
+
+from parity.record import record
+from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
+from ylosia_jax.convert.layout import Layout, from_torch, to_variables
+from ylosia_jax.convert.two_stage import TORCHVISION_RCNN, TORCHVISION_RCNN_V2
+from ylosia_jax.models.backbones.resnet import ResNet
+from ylosia_jax.models.heads.roi_box import RoiBoxHead
+from ylosia_jax.models.heads.roi_keypoint import RoiKeypointHead
+from ylosia_jax.models.heads.roi_mask import RoiMaskHead
+from ylosia_jax.models.necks.fpn import FPN
+from ylosia_jax.nn.norm import FrozenNorm
+from ylosia_jax.ops.sample import luck, sample_balanced
+from ylosia_jax.systems.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
+from ylosia_jax.train.questions import cast_floats, decode_tasks, selection, task_losses
+from ylosia_jax.types import Batch, Objects, Rois
+
+CLASSES, POINTS, ROWS = 4, 5, 8
+SYSTEMS = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn", "faster_rcnn v2", "mask_rcnn v2")
+SIZES = ("small", pytest.param("full", marks=pytest.mark.full))
+# Whose loss each of torchvision's is.
+LOSSES = {
+    "loss_objectness": ("rpn", "object"),
+    "loss_rpn_box_reg": ("rpn", "box"),
+    "loss_classifier": ("box", "class"),
+    "loss_box_reg": ("box", "box"),
+    "loss_mask": ("mask", None),
+    "loss_keypoint": ("keypoint", None),
+}
+QUICK = {"xla_backend_optimization_level": 0}
+
+
+@dataclasses.dataclass
+class Pair:
+    """A system of ours and torchvision's, with the same weights."""
+
+    name: str
+    network: Any
+    tasks: dict[str, Any]
+    model: Any
+    layout: Layout
+    variables: Any
+    batch: Batch
+
+    @property
+    def images(self) -> list[Any]:
+        return [torch.tensor(np.array(image)).permute(2, 0, 1) for image in self.batch.image]
+
+
+@functools.cache
+def pair(system: str, size: str) -> Pair:
+    kind, _, second = system.partition(" ")
+    version = 2 if second else 1
+    small = size == "small"
+    torch.manual_seed(0)
+    model = small_model(kind, version) if small else full_model(kind, version)
+    prepare(model, kind)
+    network, tasks = {
+        "faster_rcnn": lambda: faster_rcnn(CLASSES, version=version, norm="frozen" if version == 1 else "batch"),
+        "mask_rcnn": lambda: mask_rcnn(CLASSES, version=version, norm="frozen" if version == 1 else "batch"),
+        "keypoint_rcnn": lambda: keypoint_rcnn(CLASSES, points=POINTS, norm="frozen"),
+    }[kind]()
+    if small:
+        network, tasks = shrink(network, tasks, version)
+    batch = make_batch((96, 128) if small else (256, 320))
+    layout = TORCHVISION_RCNN_V2 if version == 2 else TORCHVISION_RCNN
+    form = jax.eval_shape(lambda: network.init(jax.random.key(0), batch.image, train=False))
+    variables = to_variables(state_of(model), layout, form)
+    name = system if small else f"{system} (ResNet-50)"
+    return Pair(name, network, tasks, model, layout, variables, batch)
+
+
+def full_model(kind: str, version: int) -> Any:
+    """torchvision's own, with ResNet-50; the first version with frozen norms, as it is published."""
+    found = torchvision().models.detection
+    if version == 2:
+        make = {"faster_rcnn": found.fasterrcnn_resnet50_fpn_v2, "mask_rcnn": found.maskrcnn_resnet50_fpn_v2}[kind]
+        return make(weights=None, weights_backbone=None, num_classes=CLASSES + 1)
+    resnet = torchvision().models.resnet50(weights=None, norm_layer=torchvision().ops.FrozenBatchNorm2d)
+    body = found.backbone_utils._resnet_fpn_extractor(resnet, 5)
+    match kind:
+        case "faster_rcnn":
+            return found.FasterRCNN(body, CLASSES + 1)
+        case "mask_rcnn":
+            return found.MaskRCNN(body, CLASSES + 1)
+    return found.KeypointRCNN(body, CLASSES + 1, num_keypoints=POINTS)
+
+
+def small_model(kind: str, version: int) -> Any:
+    """torchvision's classes around a ResNet of four blocks and a narrow pyramid."""
+    found, models = torchvision().models.detection, torchvision().models
+    frozen = torchvision().ops.FrozenBatchNorm2d
+    normed = torch.nn.BatchNorm2d if version == 2 else None
+    resnet = models.resnet.ResNet(models.resnet.BasicBlock, [1, 1, 1, 1], norm_layer=normed or frozen)
+    body = found.backbone_utils.BackboneWithFPN(
+        resnet, {f"layer{i}": str(i - 1) for i in range(1, 5)}, [64, 128, 256, 512], 32, norm_layer=normed
+    )
+    rcnn, mask, keypoint = found.faster_rcnn, found.mask_rcnn, found.keypoint_rcnn
+    options: dict[str, Any] = {
+        "rpn_head": found.rpn.RPNHead(32, 3, conv_depth=version),
+        "box_head": rcnn.FastRCNNConvFCHead((32, 7, 7), [16, 16], [64], norm_layer=normed)
+        if version == 2
+        else rcnn.TwoMLPHead(32 * 49, 64),
+        "box_predictor": rcnn.FastRCNNPredictor(64, CLASSES + 1),
+        "rpn_pre_nms_top_n_train": 200,
+        "rpn_post_nms_top_n_train": 200,
+        "rpn_pre_nms_top_n_test": 100,
+        "rpn_post_nms_top_n_test": 100,
+        "box_batch_size_per_image": 64,
+        "rpn_batch_size_per_image": 64,
+        "box_detections_per_img": 30,
+    }
+    match kind:
+        case "faster_rcnn":
+            return found.FasterRCNN(body, **options)
+        case "mask_rcnn":
+            options["mask_head"] = mask.MaskRCNNHeads(32, [16, 16], 1, norm_layer=normed)
+            options["mask_predictor"] = mask.MaskRCNNPredictor(16, 16, CLASSES + 1)
+            return found.MaskRCNN(body, **options)
+    options["keypoint_head"] = keypoint.KeypointRCNNHeads(32, (16, 16))
+    options["keypoint_predictor"] = keypoint.KeypointRCNNPredictor(16, POINTS)
+    return found.KeypointRCNN(body, **options)
+
+
+def shrink(network: Any, tasks: dict[str, Any], version: int) -> tuple[Any, dict[str, Any]]:
+    """The same of ours."""
+    normed = "batch" if version == 2 else None
+    heads: dict[str, nn.Module] = {
+        "box": RoiBoxHead(CLASSES, convs=(16, 16) if version == 2 else (), dense=(64,) * (3 - version)),
+        "mask": RoiMaskHead(CLASSES, convs=(16, 16), width=16, norm=normed),
+        "keypoint": RoiKeypointHead(POINTS, convs=(16, 16)),
+    }
+    network = network.clone(
+        backbone=ResNet((1, 1, 1, 1), bottleneck=False, norm=normed or "frozen"),
+        neck=FPN(features=32, norm=normed),
+        heads={name: heads[name] for name in network.heads},
+    )
+    changed = {
+        "rpn": {"pre_nms": (200, 100), "post_nms": (200, 100), "samples": 64},
+        "box": {"samples": 64, "max_detections": 30},
+        "mask": {"regions": 16},
+        "keypoint": {"regions": 16},
+    }
+    return network, {name: dataclasses.replace(task, **changed[name]) for name, task in tasks.items()}
+
+
+def prepare(model: Any, kind: str) -> None:
+    """Weights whose answers are worth comparing, images as they are, and the choices of ours."""
+    randomise(model)
+    generator = torch.Generator().manual_seed(1)
+
+    def fill(tensor: Any, std: float) -> None:
+        tensor.copy_(torch.randn(tensor.shape, generator=generator) * std)
+
+    with torch.no_grad():
+        for name, buffer in model.named_buffers():
+            # Frozen norms; small where a block's branch ends, or activations double with every block.
+            last = name.endswith(("bn3.weight", "bn2.weight"))
+            match name.rpartition(".")[2]:
+                case "weight":
+                    buffer.copy_((0.7 + 0.6 * torch.rand(buffer.shape, generator=generator)) * (0.4 if last else 1))
+                case "bias" | "running_mean" if buffer.ndim:
+                    buffer.copy_(0.4 * torch.rand(buffer.shape, generator=generator) - 0.2)
+                case "running_var":
+                    buffer.copy_(0.6 + 0.8 * torch.rand(buffer.shape, generator=generator))
+        fill(model.rpn.head.cls_logits.weight, 0.3)
+        fill(model.rpn.head.bbox_pred.weight, 0.05)
+        for layer in model.rpn.head.conv:
+            torch.nn.init.kaiming_normal_(layer[0].weight, generator=generator)
+        fill(model.roi_heads.box_predictor.cls_score.weight, 0.3)
+        fill(model.roi_heads.box_predictor.bbox_pred.weight, 0.1)
+        for name, parameter in model.named_parameters():
+            if name.endswith("bias") and "bn" not in name:
+                fill(parameter, 0.05)
+    model.transform.resize = lambda image, target: (image, target)
+
+
+def make_batch(canvas: tuple[int, int], images: int = 2) -> Batch:
+    """Objects on a grid, so that no two overlap."""
+    rng = np.random.default_rng(3)
+    height, width = canvas
+    image = rng.uniform(size=(images, *canvas, 3)).astype(np.float32)
+    boxes, labels = np.zeros((images, ROWS, 4), np.float32), np.zeros((images, ROWS), np.int32)
+    valid, keypoints = np.zeros((images, ROWS), bool), np.zeros((images, ROWS, POINTS, 3), np.float32)
+    instances = np.zeros((images, *canvas), np.uint8)
+    for b, count in zip(range(images), (5, 3), strict=True):
+        for n, cell in enumerate(rng.permutation(6)[:count]):
+            y, x = (cell // 3) * height / 2, (cell % 3) * width / 3
+            low = np.array([x, y]) + rng.uniform(0, 0.2, 2) * [width / 3, height / 2]
+            high = np.array([x, y]) + rng.uniform(0.6, 0.98, 2) * [width / 3, height / 2]
+            boxes[b, n], labels[b, n], valid[b, n] = [*low, *high], rng.integers(CLASSES), True
+            centre, half = (low + high) / 2, (high - low) / 2
+            rows, columns = np.mgrid[:height, :width] + 0.5
+            inside = ((columns - centre[0]) / half[0]) ** 2 + ((rows - centre[1]) / half[1]) ** 2 <= 1
+            instances[b][inside] = n + 1
+            keypoints[b, n, :, :2] = rng.uniform(low, high, (POINTS, 2))
+            keypoints[b, n, :, 2] = rng.integers(0, 3, POINTS)
+            # Smooth shapes on the noise give anchors and regions something to differ by.
+            image[b][inside] = 0.5 * image[b][inside] + 0.5 * rng.uniform(size=3)
+    extent = np.broadcast_to(np.array(canvas, np.float32), (images, 2))
+    return Batch(
+        image=jnp.asarray(image),
+        extent=jnp.asarray(extent),
+        size=jnp.asarray(extent),
+        index=jnp.arange(images),
+        epoch=jnp.zeros(images, jnp.int32),
+        objects=Objects(
+            boxes=jnp.asarray(boxes),
+            labels=jnp.asarray(labels),
+            valid=jnp.asarray(valid),
+            crowd=jnp.zeros((images, ROWS), bool),
+            masked=jnp.asarray(valid),
+            keypoints=jnp.asarray(keypoints),
+        ),
+        instances=jnp.asarray(instances),
+    )
+
+
+def targets_of(batch: Batch) -> list[dict[str, Any]]:
+    """The batch's truth as torchvision wants it, whose class 0 is the background."""
+    found = []
+    objects = batch.objects
+    for b in range(len(batch.image)):
+        keep = np.array(objects.valid[b])
+        numbers = np.flatnonzero(keep) + 1
+        found.append(
+            {
+                "boxes": torch.tensor(np.array(objects.boxes[b])[keep]),
+                "labels": torch.tensor(np.array(objects.labels[b])[keep]).long() + 1,
+                "masks": torch.tensor(np.array(batch.instances[b]) == numbers[:, None, None]).to(torch.uint8),
+                "keypoints": torch.tensor(np.array(objects.keypoints[b])[keep]),
+            }
+        )
+    return found
+
+
+class Chosen:
+    """In the place of torchvision's sampler: the anchors or regions that ours would choose, of its own labels."""
+
+    def __init__(self, count: int, share: float, proposals: int | None, epoch: int = 0) -> None:
+        self.count, self.share, self.proposals, self.epoch = count, share, proposals, epoch
+
+    def __call__(self, labels: list[Any]) -> tuple[list[Any], list[Any]]:
+        positive, negative = [], []
+        for index, label in enumerate(labels):
+            kind = np.clip(numpy(label), -1, 1).astype(np.int32)
+            place = np.arange(len(kind))
+            if self.proposals is not None:
+                # Ours are padded to as many as there can be, before the objects' own boxes.
+                truth = int(np.array(pair_objects(index)))
+                place[len(kind) - truth :] = self.proposals + np.arange(truth)
+            lucky = luck(jnp.full(len(kind), index), jnp.full(len(kind), self.epoch), jnp.asarray(place))
+            found = sample_balanced(jnp.asarray(kind), lucky, count=self.count, positive_share=self.share)
+            for masks, wanted in ((positive, found.positive), (negative, ~found.positive)):
+                mask = torch.zeros(len(kind), dtype=torch.uint8)
+                mask[torch.tensor(np.array(found.index)[np.array(found.valid & wanted)])] = 1
+                masks.append(mask)
+        return positive, negative
+
+
+def pair_objects(index: int) -> int:
+    return (5, 3)[index]
+
+
+def inject(found: Pair, epoch: int = 0) -> None:
+    rpn, box = found.tasks["rpn"], found.tasks["box"]
+    found.model.rpn.fg_bg_sampler = Chosen(rpn.samples, rpn.positive_share, None, epoch)
+    found.model.roi_heads.fg_bg_sampler = Chosen(box.samples, box.positive_share, rpn.post_nms[0], epoch)
+
+
+def loss_of(found: Pair, batch: Batch) -> Any:
+    """(params, others) -> the loss, and its parts by torchvision's names and the other variables as they are after."""
+
+    def loss(params: Any, others: Any, epoch: Any) -> Any:
+        seen = batch.replace(epoch=jnp.full(len(batch.image), epoch))
+        outputs, updated = found.network.apply(
+            {"params": params, **others},
+            seen.image,
+            train=True,
+            mutable=list(others),
+            rngs={"dropout": jax.random.key(0)},
+            **selection(found.tasks, {}, seen),
+        )
+        parts = task_losses(found.tasks, outputs, seen)
+        named = {
+            name: parts[task][1][part] if part else parts[task][0]
+            for name, (task, part) in LOSSES.items()
+            if task in parts
+        }
+        return sum(named.values(), start=jnp.zeros(())), (named, updated)
+
+    return loss
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_answers_are_the_same(system: str, size: str) -> None:
+    found = pair(system, size)
+    model, network, batch = found.model.eval(), found.network, found.batch
+    seen: dict[str, Any] = {}
+    heads = model.roi_heads
+    hooks = [
+        model.rpn.head.register_forward_hook(lambda m, i, o: seen.update(rpn=o)),
+        model.rpn.register_forward_hook(lambda m, i, o: seen.update(proposals=o[0])),
+        heads.box_predictor.register_forward_hook(lambda m, i, o: seen.update(box=o)),
+        model.transform.register_forward_hook(lambda m, i, o: None),
+    ]
+    for name, layer in (("mask", heads.mask_predictor), ("keypoint", heads.keypoint_predictor)):
+        if layer is not None:
+            hooks.append(layer.register_forward_hook(lambda m, i, o, name=name: seen.update({name: o})))
+    with exact():
+        with torch.no_grad():
+            wanted = model(found.images)
+        for hook in hooks:
+            hook.remove()
+        count = found.tasks["rpn"].post_nms[1]
+
+        def padded(boxes: list[Any], rows: int) -> Rois:
+            full = np.zeros((len(boxes), rows, 4), np.float32)
+            valid = np.zeros((len(boxes), rows), bool)
+            for b, own in enumerate(boxes):
+                full[b, : len(own)], valid[b, : len(own)] = numpy(own), True
+            zeros = jnp.zeros(valid.shape, jnp.int32)
+            return Rois(jnp.asarray(full), jnp.asarray(valid), zeros, zeros, batch.image.shape[1:3])
+
+        proposals = padded(seen["proposals"], count)
+        detections = padded([each["boxes"] for each in wanted], found.tasks["box"].max_detections)
+
+        @functools.partial(jax.jit, compiler_options=QUICK if size == "small" else None)
+        def run(variables: Any, image: Any, proposals: Rois, detections: Rois) -> Any:
+            given = {"rpn": proposals, "box": proposals, "mask": detections, "keypoint": detections}
+            on_same = network.apply(variables, image, train=False, select=lambda name, outputs: given[name])
+            answers: dict[str, Any] = {}
+            outputs = network.apply(variables, image, train=False, **selection(found.tasks, answers, None))
+            decode_tasks(found.tasks, cast_floats(outputs, jnp.dtype("float32")), answers)
+            return on_same, outputs["proposals"], answers
+
+        same, proposed, answers = jax.device_get(run(found.variables, batch.image, proposals, detections))
+    errors = [
+        np.abs(np.array(ours).transpose(0, 3, 1, 2) - numpy(theirs)).max()
+        for maps, theirs_of in ((same["rpn"].logits, seen["rpn"][0]), (same["rpn"].deltas, seen["rpn"][1]))
+        for ours, theirs in zip(maps.values(), theirs_of, strict=True)
+    ]
+    valid = np.array(proposals.valid)
+    logits, deltas = (numpy(x) for x in seen["box"])
+    errors.append(np.abs(same["box"].logits[valid] - logits).max())
+    errors.append(np.abs(same["box"].deltas[valid].reshape(len(deltas), -1) - deltas).max())
+    for name in ("mask", "keypoint"):
+        if name in seen:
+            ours = same[name].logits[np.array(detections.valid)].transpose(0, 3, 1, 2)
+            errors.append(np.abs(ours - numpy(seen[name])).max())
+    record(found.name, "forward", max(errors), 1e-4)
+    np.testing.assert_array_equal(np.array(proposed.valid), valid)
+    record(found.name, "proposals (px)", np.abs(proposed.boxes - np.array(proposals.boxes)).max(), 0.01)
+    box = answers["box"]
+    for b, each in enumerate(wanted):
+        rows = box.valid[b]
+        assert len(each["boxes"]) >= 10
+        np.testing.assert_array_equal(box.labels[b][rows], numpy(each["labels"]) - 1)
+        record(found.name, "boxes (px)", np.abs(box.boxes[b][rows] - numpy(each["boxes"])).max(), 0.01)
+        record(found.name, "scores", np.abs(box.scores[b][rows] - numpy(each["scores"])).max(), 1e-5)
+        if "masks" in each:
+            probability = 1 / (1 + np.exp(-answers["mask"].logits[b][rows]))
+            assert probability.std() > 0.05
+            # torchvision pastes its masks into the image in the end; what it pastes are these.
+            first = sum(len(w["boxes"]) for w in wanted[:b])
+            theirs = numpy(seen["mask"].sigmoid())[first : first + len(probability)]
+            theirs = theirs[np.arange(len(theirs)), numpy(each["labels"])]
+            record(found.name, "masks", np.abs(probability - theirs).max(), 1e-5)
+        if "keypoints" in each:
+            points = answers["keypoint"].keypoints[b][rows]
+            record(found.name, "keypoints (px)", np.abs(points[..., :2] - numpy(each["keypoints"])[..., :2]).max(), 0.01)
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("system", SYSTEMS)
+def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> None:
+    found = pair(system, size)
+    inject(found)
+    model = found.model.train()
+    before = {name: value.clone() for name, value in model.state_dict().items()}
+    with exact():
+        wanted = model(found.images, targets_of(found.batch))
+        model.zero_grad()
+        sum(wanted.values()).backward()
+        # The statistics that this forward has moved go back.
+        model.load_state_dict(before)
+        grad = jax.jit(jax.grad(loss_of(found, found.batch), has_aux=True), compiler_options=QUICK)
+        params, others = split(found.variables)
+        grads, (losses, _) = jax.device_get(grad(params, others, 0))
+    assert losses.keys() == wanted.keys()
+    error = max(abs(float(losses[name]) / wanted[name].item() - 1) for name in losses)
+    record(found.name, "loss", error, 1e-5)
+    theirs = {name: numpy(p.grad) for name, p in model.named_parameters()}
+    worst, used = 0.0, set()
+    for path, ours in jax.tree_util.tree_flatten_with_path(grads)[0]:
+        name = found.layout.name_of(jax.tree_util.keystr(path, simple=True, separator="/"))
+        used.add(name)
+        value = from_torch(theirs[name], path[-1].key)
+        worst = max(worst, float(np.linalg.norm(ours - value) / max(np.linalg.norm(value), 1e-7)))
+    assert used == theirs.keys()
+    record(found.name, "gradient", worst, 1e-3)
+
+
+def split(variables: Any) -> tuple[Any, Any]:
+    return variables["params"], {name: value for name, value in variables.items() if name != "params"}
