@@ -1,6 +1,7 @@
 """Resampling of feature maps."""
 
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 
@@ -28,3 +29,21 @@ def upsample_to(x: Float[Array, "B h w C"], height: int, width: int) -> Float[Ar
     rows = jnp.arange(height) * x.shape[1] // height
     columns = jnp.arange(width) * x.shape[2] // width
     return x[:, rows][:, :, columns]
+
+
+def adaptive_average_pool(x: Float[Array, "B H W C"], height: int, width: int) -> Float[Array, "B height width C"]:
+    """Means over windows that cover the map, for any sizes, as PyTorch's.
+
+    Window i of n covers cells floor(i * H / n) to ceil((i + 1) * H / n): neighbours overlap by a cell where n does not
+    divide H, and repeat cells where n is larger.
+    """
+    for axis, cells in ((1, height), (2, width)):
+        size = x.shape[axis]
+        if cells == size:
+            continue
+        low = np.arange(cells) * size // cells
+        high = -(-(np.arange(cells) + 1) * size // cells)
+        inside = (np.arange(size) >= low[:, None]) & (np.arange(size) < high[:, None])
+        means = jnp.asarray(inside / (high - low)[:, None], x.dtype)
+        x = jnp.moveaxis(jnp.tensordot(means, x, (1, axis)), 0, axis)
+    return x

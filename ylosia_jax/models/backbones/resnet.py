@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -17,6 +18,8 @@ class Residual(nn.Module):
       features: of the 3x3 convolutions.
       bottleneck: 1x1, 3x3, 1x1 with four times the features, instead of two 3x3. The 3x3 one carries the stride, as in
         torchvision ("v1.5"); in the paper it is the 1x1 before it.
+      shortcut: how the input gets the shape of the result: by a 1x1 convolution, or without parameters, by leaving out
+        cells and adding zero channels, half of them before the others (the paper's options B and A, section 3.3).
     """
 
     features: int
@@ -25,6 +28,7 @@ class Residual(nn.Module):
     dilation: int = 1
     norm: NormKind = "batch"
     eps: float = 1e-5
+    shortcut: Literal["project", "pad"] = "project"
 
     @nn.compact
     def __call__(self, x: Float[Array, "B H W C"], train: bool) -> Array:
@@ -54,7 +58,12 @@ class Residual(nn.Module):
             y = conv("conv1", x, self.features, 3, self.stride, "relu")
             y = conv("conv2", y, out, 3, 1, "none")
         if x.shape[-1] != out or self.stride != 1:
-            x = conv("project", x, out, 1, self.stride, "none")
+            if self.shortcut == "project":
+                x = conv("project", x, out, 1, self.stride, "none")
+            else:
+                more = out - x.shape[-1]
+                x = x[:, :: self.stride, :: self.stride]
+                x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (more // 2, more - more // 2)))
         return nn.relu(x + y)
 
 
@@ -103,4 +112,36 @@ class ResNet(nn.Module):
                     name=f"layer{stage}_{block}",
                 )(x, train)
             features[f"c{stage + 1}"] = x
+        return features
+
+
+class CifarResNet(nn.Module):
+    """A 3x3 stem and three stages, for images of 32 pixels (section 4.2): 6 n + 2 layers for n blocks a stage.
+
+    Attributes:
+      blocks: n.
+      width: features of the stem and of the first stage, which double from stage to stage.
+    """
+
+    blocks: int = 3
+    width: int = 16
+    eps: float = 1e-5
+
+    @nn.compact
+    def __call__(self, image: Float[Array, "B H W 3"], train: bool) -> dict[str, Array]:
+        """Returns levels c0, c1 and c2, with strides 1, 2 and 4."""
+        stem = ConvNorm(self.width, 3, 1, "relu", eps=self.eps, kernel_init=kaiming_init, name="stem")
+        x = stem(image, train)
+        features: dict[str, Array] = {}
+        for stage in (1, 2, 3):
+            for block in range(self.blocks):
+                x = Residual(
+                    self.width * 2 ** (stage - 1),
+                    bottleneck=False,
+                    stride=2 if stage > 1 and block == 0 else 1,
+                    eps=self.eps,
+                    shortcut="pad",
+                    name=f"layer{stage}_{block}",
+                )(x, train)
+            features[f"c{stage - 1}"] = x
         return features

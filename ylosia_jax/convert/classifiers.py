@@ -1,0 +1,96 @@
+"""What torchvision calls the parts of its classifiers; and what the published ResNets for CIFAR-10 do.
+
+A classifier's head stands under `heads_classification/`.
+"""
+
+from ylosia_jax.convert.layout import Layout, within
+from ylosia_jax.convert.resnet import RESNET
+from ylosia_jax.convert.vgg import vgg
+
+_HEAD = "heads_classification/"
+_VGG_HEAD = tuple((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 0), (2, 3), (3, 6)))
+
+ALEXNET = Layout(
+    "torchvision's AlexNet",
+    (
+        *((f"backbone/conv{i}", f"features.{place}") for i, place in enumerate((0, 3, 6, 8, 10), start=1)),
+        *((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 1), (2, 4), (3, 6))),
+    ),
+)
+VGG16 = Layout("torchvision's VGG-16", (*within("backbone/", "", vgg()), *_VGG_HEAD))
+VGG16_BN = Layout("torchvision's VGG-16 with batch norm", (*within("backbone/", "", vgg(batch_norm=True)), *_VGG_HEAD))
+RESNET_CLASSIFIER = Layout("torchvision's ResNet", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "fc")))
+
+# Saved from several devices, hence the prefix.
+RESNET_CIFAR = Layout("ResNet for CIFAR-10", (*within("backbone/", "module.", RESNET), (f"{_HEAD}fc", "module.linear")))
+
+
+def googlenet() -> Layout:
+    """Of GoogLeNet, auxiliary heads included."""
+    places = {
+        "conv1": "branch1",
+        "reduce3": "branch2.0",
+        "conv3": "branch2.1",
+        "reduce5": "branch3.0",
+        "conv5": "branch3.1",
+        "project": "branch4.1",
+    }
+    parts = (("conv", "conv"), ("norm", "bn"))
+    return Layout(
+        "torchvision's GoogLeNet",
+        (
+            *((rf"backbone/conv(\d)/{ours}", rf"conv\1.{theirs}") for ours, theirs in parts),
+            *(
+                (rf"backbone/(inception\d.)/{branch}/{ours}", rf"\1.{place}.{theirs}")
+                for branch, place in places.items()
+                for ours, theirs in parts
+            ),
+            (f"{_HEAD}fc", "fc"),
+            *((rf"heads_(aux\d)/conv/{ours}", rf"\1.conv.{theirs}") for ours, theirs in parts),
+            (r"heads_(aux\d)/fc(\d)", r"\1.fc\2"),
+        ),
+    )
+
+
+def densenet(*, dotted: bool = False) -> Layout:
+    """Of DenseNets.
+
+    Args:
+      dotted: in the files that torchvision publishes, a layer's parts are called `norm.1`, in its models `norm1`.
+    """
+    dot = "." if dotted else ""
+    return Layout(
+        f"torchvision's DenseNet{', as published' if dotted else ''}",
+        (
+            ("backbone/stem", "features.conv0"),
+            ("backbone/stem_norm", "features.norm0"),
+            ("backbone/norm", "features.norm5"),
+            (r"backbone/block(\d)_(\d+)/(norm|conv)(\d)", rf"features.denseblock\1.denselayer\2.\3{dot}\4"),
+            (r"backbone/transition(\d)", r"features.transition\1.conv"),
+            (r"backbone/transition(\d)_norm", r"features.transition\1.norm"),
+            (f"{_HEAD}fc", "classifier"),
+        ),
+    )
+
+
+def mobilenet_v2(blocks: int = 17) -> Layout:
+    """Of MobileNetV2.
+
+    Args:
+      blocks: inverted residuals, of which the first does not expand.
+    """
+    parts = (("conv", "0"), ("norm", "1"))
+    first = (("depthwise/conv", "0.0"), ("depthwise/norm", "0.1"), ("project/conv", "1"), ("project/norm", "2"))
+    return Layout(
+        "torchvision's MobileNetV2",
+        (
+            *((f"backbone/stem/{ours}", f"features.0.{theirs}") for ours, theirs in parts),
+            *((f"backbone/last/{ours}", f"features.{blocks + 1}.{theirs}") for ours, theirs in parts),
+            *((f"backbone/block1/{ours}", f"features.1.conv.{theirs}") for ours, theirs in first),
+            *((rf"backbone/block(\d+)/expand/{ours}", rf"features.\1.conv.0.{theirs}") for ours, theirs in parts),
+            *((rf"backbone/block(\d+)/depthwise/{ours}", rf"features.\1.conv.1.{theirs}") for ours, theirs in parts),
+            (r"backbone/block(\d+)/project/conv", r"features.\1.conv.2"),
+            (r"backbone/block(\d+)/project/norm", r"features.\1.conv.3"),
+            (f"{_HEAD}fc", "classifier.1"),
+        ),
+    )
