@@ -89,6 +89,7 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
         valid=form(count, dtype=jnp.bool_),
         index=form(count, dtype=jnp.int32),
         kind=form(count, dtype=jnp.int32),
+        canvas=experiment.canvas,
     )
     return Batch(
         image=form(*experiment.canvas, 3, dtype=jnp.uint8),

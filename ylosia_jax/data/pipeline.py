@@ -164,7 +164,7 @@ def prepare(
     if needs.classes:
         known = array(np.ones(needs.classes) if example.known is None else example.known, bool)
 
-    regions = None if needs.regions is None else regions_of(example.image, needs.regions, box)
+    regions = None if needs.regions is None else regions_of(example.image, needs.regions, box, canvas)
     image: Any = box.apply(example.image, canvas)
     return Batch(
         image=image,
@@ -188,14 +188,14 @@ def prepare(
     )
 
 
-def regions_of(image: np.ndarray, search: SelectiveSearch, box: Letterbox) -> Rois:
+def regions_of(image: np.ndarray, search: SelectiveSearch, box: Letterbox, canvas: tuple[int, int]) -> Rois:
     """An image's regions in pixels of its canvas, padded to as many as it may have."""
     found = search(image)
     boxes: Any = np.zeros((search.count, 4), np.float32)
     boxes[: len(found)] = box.encode(found)
     valid: Any = np.arange(search.count) < len(found)
     nothing: Any = np.zeros(search.count, np.int32)
-    return Rois(boxes=boxes, valid=valid, index=nothing, kind=nothing)
+    return Rois(boxes=boxes, valid=valid, index=nothing, kind=nothing, canvas=canvas)
 
 
 def stack(items: list[Batch]) -> Batch:

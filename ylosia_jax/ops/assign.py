@@ -112,6 +112,7 @@ def assign_max_iou(
     *,
     positive: float,
     negative: float,
+    background: float = 0.0,
     force_match: bool = False,
     crowd: Bool[Array, " N"] | None = None,
 ) -> Assignment:
@@ -123,6 +124,8 @@ def assign_max_iou(
     Args:
       positive: an anchor with IoU at or above this is a positive.
       negative: below this it is background; between the two it is asked nothing.
+      background: but not below this, where there is an object: what is near to one teaches more (Fast R-CNN,
+        arXiv:1504.08083, section 2.3).
       force_match: also every anchor that has the highest overlap that any has with some object, ties included, is a
         positive, of the object that it overlaps most itself. An object that no anchor overlaps forces nothing.
       crowd: groups: no anchor answers for them, and one whose centre lies in one is no background.
@@ -136,6 +139,8 @@ def assign_max_iou(
     overlap = jnp.where(single[:, None], box_ops.pairwise_iou(boxes, jnp.asarray(anchors)), -1.0)
     best = overlap.max(axis=0)
     kind = jnp.where(best >= positive, 1, jnp.where(best < negative, 0, -1))
+    if background:
+        kind = jnp.where((best < background) & single.any(), -1, kind)
     if force_match:
         most = overlap.max(axis=1, keepdims=True)
         forced = ((overlap == most) & (most > 0)).any(axis=0)

@@ -86,7 +86,7 @@ class RCNN:
         found: CropOutputs = outputs[self.head]
         rois = found.rois
         boxes = deltas.decode_deltas(found.deltas[:, :, 1:], rois.boxes[:, :, None])
-        boxes = box_ops.clip(boxes, rois.canvas[:, None, None, 0], rois.canvas[:, None, None, 1])
+        boxes = box_ops.clip(boxes, *rois.canvas)
         softmax = jax.nn.softmax(found.logits)[..., 1:]
         scores = jnp.where(found.fitted > 0.5, jax.nn.sigmoid(found.margins), softmax)
         boxes, scores, labels, valid, index = nms.select_detections(

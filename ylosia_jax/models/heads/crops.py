@@ -54,6 +54,7 @@ class CropHead(nn.Module):
         self.drop = nn.Dropout(self.dropout)
         self.logits = nn.Dense(self.num_classes + 1, kernel_init=kernel_init)
 
+    @nn.compact
     def __call__(self, features: Mapping[str, Float[Array, "B H W 3"]], rois: Rois, train: bool) -> CropOutputs:
         """Returns the answers for each region; those of padding mean nothing."""
         crops = warp_regions(features["c0"], rois.boxes, self.size, context=self.context)
