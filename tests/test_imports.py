@@ -30,7 +30,8 @@ ALLOWED: dict[str, set[str]] = {
     "evaluate": {"types", "ops", "data", "metrics", "train", "answers"},
     "experiment": {"types", "data", "train", "evaluate"},
     "compiled": {"types", "data", "train", "experiment"},
-    "runs": {"types", "files", "config", "data", "train", "evaluate", "experiment", "compiled"},
+    "fitting": {"types", "ops", "data", "train", "experiment"},
+    "runs": {"types", "files", "config", "data", "train", "evaluate", "experiment", "compiled", "fitting"},
     "weights": {"types", "config", "convert", "train", "experiment", "runs"},
     "predict": {
         "types",

@@ -16,7 +16,7 @@ from ylosia_jax.train.checkpoint import abstract
 from ylosia_jax.train.questions import Trainable
 from ylosia_jax.train.sharding import batch_sharding, state_shardings
 from ylosia_jax.train.step import State, init_state, make_train_step
-from ylosia_jax.types import Batch, Objects, UserError
+from ylosia_jax.types import Batch, Objects, Rois, UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,6 +83,14 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
     def form(*shape: int, dtype: Any = jnp.float32) -> Any:
         return jax.ShapeDtypeStruct((batch, *shape), dtype, sharding=batch_sharding(mesh))
 
+    count = needs.regions.count if needs.regions else 0
+    regions = Rois(
+        boxes=form(count, 4),
+        valid=form(count, dtype=jnp.bool_),
+        index=form(count, dtype=jnp.int32),
+        kind=form(count, dtype=jnp.int32),
+        canvas=experiment.canvas,
+    )
     return Batch(
         image=form(*experiment.canvas, 3, dtype=jnp.uint8),
         extent=form(2),
@@ -102,6 +110,7 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
         instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
         semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
         category=form(dtype=jnp.int32) if needs.categories else None,
+        regions=regions if needs.regions else None,
     )
 
 

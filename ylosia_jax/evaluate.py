@@ -14,6 +14,7 @@ from jax.sharding import Mesh
 
 from ylosia_jax.answers import ImageAnswer, true_segments, unpad
 from ylosia_jax.data.pipeline import Letterbox, Resize, eval_batches
+from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.metrics.classification import Ranked, classification_metrics, rank
 from ylosia_jax.metrics.instances import (
     ImageDetections,
@@ -34,10 +35,11 @@ from ylosia_jax.types import Batch, Example, Source
 class Predict(Protocol):
     """What `make_predict` makes."""
 
-    def __call__(self, variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
+    def __call__(self, variables: Any, image: Any, known: Any = None, regions: Any = None, /) -> dict[str, Any]:
         """The answer of each task to letterboxed uint8 images.
 
         Args:
+          regions: a `Rois` for a network that does not propose its own.
           known: [B, K] the classes that are asked for; None for all. Things of others are not found, so that they take
             no place in a panoptic map.
         """
@@ -57,11 +59,11 @@ def make_predict(
     """
     dtype = jnp.dtype(precision)
 
-    def predict(variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
+    def predict(variables: Any, image: Any, known: Any = None, regions: Any = None, /) -> dict[str, Any]:
         stored = {"params": cast_floats(variables["params"], dtype)}
         stored |= {name: value for name, value in variables.items() if name != "params"}
         answers: dict[str, Any] = {}
-        select = selection(tasks, answers, None, known)
+        select = selection(tasks, answers, None, known, regions)
         outputs = network.apply(stored, to_float(image).astype(dtype), train=False, **select)
         decode_tasks(tasks, cast_floats(outputs, jnp.dtype("float32")), answers, known=known)
         return answers
@@ -77,11 +79,11 @@ def compile_predict(
 ) -> Predict:
     """`make_predict`, jitted over a mesh: images and answers are split over its devices by their batch axis."""
     sharding = batch_sharding(mesh)
-    places = (None, sharding, sharding)
+    places = (None, sharding, sharding, sharding)
     compiled = jax.jit(make_predict(network, tasks, precision), in_shardings=places, out_shardings=sharding)
 
-    def predict(variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
-        return compiled(variables, image, known)
+    def predict(variables: Any, image: Any, known: Any = None, regions: Any = None, /) -> dict[str, Any]:
+        return compiled(variables, image, known, regions)
 
     return predict
 
@@ -162,6 +164,7 @@ def evaluate(
     batch_size: int,
     resize: Resize = "area",
     watch: Watch | None = None,
+    regions: SelectiveSearch | None = None,
 ) -> dict[str, Any]:
     """Scores a split: what `metrics.json` holds. On several hosts each predicts its share and all get the result.
 
@@ -171,17 +174,18 @@ def evaluate(
       predict: from `compile_predict`, over the same mesh.
       batch_size: of the global batch, over all hosts.
       watch: is shown what this host finds, image by image.
+      regions: how regions are found for a network that does not propose its own.
     """
     hosts = {"process": jax.process_index(), "processes": jax.process_count()}
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
     records: list[Record] = []
-    for batch, examples in eval_batches(source, canvas=canvas, batch_size=batch_size, resize=resize, **hosts):
+    shown: dict[str, Any] = {"canvas": canvas, "batch_size": batch_size, "resize": resize, "regions": regions}
+    for batch, examples in eval_batches(source, **shown, **hosts):
         # Of a class that an image has no labels for nobody can say whether it is there: it is not asked for.
         known = np.ones((len(batch.image), things), bool)
         for row, example in enumerate(examples):
             known[row] = True if example.known is None else example.known
-        image, known = place_batch(mesh, (batch.image, known))
-        found = predict(variables, image, known)
+        found = predict(variables, *place_batch(mesh, (batch.image, known, batch.regions)))
         local = jax.tree.map(local_rows, found)
         for row, example in enumerate(examples):
             answer = unpad(local, row, letterbox_of(batch, row, resize), canvas)

@@ -9,6 +9,7 @@ from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset
 from ylosia_jax.data.mixture import Mapped, place_of
 from ylosia_jax.data.pipeline import MOST_MASKS, Needs, Resize, canvas_of
+from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.train.loop import Train
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.questions import Decoder
@@ -30,6 +31,7 @@ class Data:
       batch_size: images a step, over all devices of all hosts.
       max_objects: rows of truth an image is padded to.
       threads: that read and decode, a host.
+      regions: how regions are found for a network that does not propose its own; None for one that does, or needs none.
       cache: gigabytes of memory for images that are kept as they were read, a host; the others are read every epoch.
     """
 
@@ -44,6 +46,7 @@ class Data:
     max_objects: int = 100
     threads: int = 2
     cache: float = 0.0
+    regions: SelectiveSearch | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "max_objects", "threads"):
@@ -97,6 +100,8 @@ class Experiment:
                 f"{', '.join(answering)}: name a score of one of them, such as box/AP, mask/AP, keypoint/AP, "
                 "semantic/mIoU, panoptic/PQ or classification/top1"
             )
+        if self.data.regions is not None and self.augment.mosaic:
+            raise ValueError("augment.mosaic shows several pictures, and data.regions are of the first: set it to 0")
         if self.needs.masks and self.data.max_objects > MOST_MASKS:
             raise ValueError(
                 f"data.max_objects is {self.data.max_objects}: give at most {MOST_MASKS}, the masks that a map of "
@@ -125,6 +130,7 @@ class Experiment:
             categories="category" in self.labels,
             classes=len(self.data.classes) if sets else 0,
             sources=sets if sets > 1 else 0,
+            regions=self.data.regions,
         )
 
 

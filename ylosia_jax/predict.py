@@ -16,7 +16,8 @@ from ylosia_jax import config as configs
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode_whole, verify
-from ylosia_jax.data.pipeline import Resize, prepare
+from ylosia_jax.data.pipeline import Needs, Resize, prepare
+from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.files import write_atomically
@@ -202,16 +203,18 @@ class Model:
     """A network with its weights, called on images.
 
     Attributes:
-      apply: compiled `(variables, image) -> {head: answer}`.
+      apply: compiled `(variables, image, known, regions) -> {head: answer}`.
       canvas: (height, width) of the network's input.
       resize: how images get their size on it.
+      regions: how regions are found for a network that does not propose its own.
     """
 
-    apply: Callable[[Any, Any], dict[str, Any]]
+    apply: Callable[..., dict[str, Any]]
     variables: Any
     meaning: Labels
     canvas: tuple[int, int]
     resize: Resize = "area"
+    regions: SelectiveSearch | None = None
 
     def __call__(self, images: Image | Sequence[Image]) -> Any:
         """Predicts one image (a path or a uint8 RGB array) to a `Result`, or a list of them to a list.
@@ -236,8 +239,9 @@ class Model:
             crowd=nothing.astype(bool),
             area=nothing.astype(np.float32),
         )
-        batch = jax.tree.map(lambda x: np.asarray(x)[None], prepare(example, 0, 0, self.canvas, 1, resize=self.resize))
-        found = jax.device_get(self.apply(self.variables, batch.image))
+        ready = prepare(example, 0, 0, self.canvas, 1, Needs(regions=self.regions), resize=self.resize)
+        batch = jax.tree.map(lambda x: np.asarray(x)[None], ready)
+        found = jax.device_get(self.apply(self.variables, batch.image, None, batch.regions))
         return result_of(example, unpad(found, 0, letterbox_of(batch, 0, self.resize), self.canvas), self.meaning)
 
 
@@ -335,7 +339,8 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Model:
     experiment = load_run(Path(workdir))
     predict = make_predict(experiment.network, experiment.tasks, experiment.train.precision)
     variables = restore_average(experiment, Path(workdir), make_mesh(jax.local_devices()[:1]), checkpoint)
-    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvas, experiment.data.resize)
+    data = experiment.data
+    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvas, data.resize, data.regions)
 
 
 def meaning_of(experiment: Experiment) -> Labels:

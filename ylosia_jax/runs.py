@@ -21,6 +21,7 @@ from ylosia_jax.data.pipeline import train_batches
 from ylosia_jax.evaluate import Watch, compile_predict, evaluate, flat_scores
 from ylosia_jax.experiment import Experiment, open_scored, open_source, scored
 from ylosia_jax.files import write_atomically
+from ylosia_jax.fitting import fit_tasks
 from ylosia_jax.train.checkpoint import Checkpoints, abstract
 from ylosia_jax.train.log import Log
 from ylosia_jax.train.loop import train_loop
@@ -74,7 +75,8 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
 
     def score(state: State) -> dict[str, float]:
         options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size, "watch": watch}
-        result.update(evaluate(predict, state.average, valid_source, mesh, resize=experiment.data.resize, **options))
+        options |= {"resize": experiment.data.resize, "regions": experiment.data.regions}
+        result.update(evaluate(predict, state.average, valid_source, mesh, **options))
         return flat_scores(result)
 
     with contextlib.closing(Checkpoints(workdir / "checkpoints", experiment.train.best_metric)) as checkpoints:
@@ -108,6 +110,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
                     settings=settings,
                     log=log,
                     asked_to_stop=asked_to_stop,
+                    finish=lambda state: fit_tasks(experiment, state, train_source),
                 )
     if not result:
         score(state)
@@ -161,7 +164,8 @@ def evaluate_run(
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
     options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size}
-    return evaluate(predict, variables, source, mesh, resize=experiment.data.resize, **options)
+    options |= {"resize": experiment.data.resize, "regions": experiment.data.regions}
+    return evaluate(predict, variables, source, mesh, **options)
 
 
 def load_run(workdir: Path) -> Experiment:

@@ -170,6 +170,7 @@ class Batch:
         masks.
       semantic: [B, H, W] semantic class, or VOID; None in a run without semantic maps.
       category: [B] class of the image as a whole, -1 where nobody said; None in a run without categories.
+      regions: where objects may be, found outside of the network; None in a run whose network finds its own or none.
     """
 
     image: AnyArray
@@ -183,6 +184,7 @@ class Batch:
     instances: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
     semantic: Int[AnyArray, "B H W"] | UInt8[AnyArray, "B H W"] | None = None
     category: Int[AnyArray, " B"] | None = None
+    regions: "Rois | None" = None
 
 
 @struct.dataclass
@@ -245,10 +247,10 @@ class Rois:
       canvas: height and width in pixels of what they lie in.
     """
 
-    boxes: Float[Array, "B R 4"]
-    valid: Bool[Array, "B R"]
-    index: Int[Array, "B R"]
-    kind: Int[Array, "B R"]
+    boxes: Float[AnyArray, "*B R 4"]
+    valid: Bool[AnyArray, "*B R"]
+    index: Int[AnyArray, "*B R"]
+    kind: Int[AnyArray, "*B R"]
     canvas: tuple[int, int] = struct.field(pytree_node=False)
 
 
@@ -266,6 +268,28 @@ class RoiOutputs:
     rois: Rois
     logits: Float[Array, "B R K1"]
     deltas: Float[Array, "B R K1 4"]
+
+
+@struct.dataclass
+class CropOutputs:
+    """What R-CNN says of its regions: a softmax over features, and what was fitted to the features afterwards.
+
+    Attributes:
+      rois, logits: as in `RoiOutputs`.
+      deltas: likewise, by the ridge regression; zeros until it is fitted.
+      margins: [B, R, K] decision values of the support vector machines; zeros until they are fitted.
+      fitted: 1 once they are, 0 before.
+      pooled: [B, R, P] what the regression sees.
+      features: [B, R, D] what the machines see.
+    """
+
+    rois: Rois
+    logits: Float[Array, "B R K1"]
+    deltas: Float[Array, "B R K1 4"]
+    margins: Float[Array, "B R K"]
+    fitted: Float[Array, ""]
+    pooled: Float[Array, "B R P"]
+    features: Float[Array, "B R D"]
 
 
 @struct.dataclass

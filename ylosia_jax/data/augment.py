@@ -19,7 +19,7 @@ from ylosia_jax.data.copy_paste import copy_paste
 from ylosia_jax.data.pasted import Pasted, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
-from ylosia_jax.types import VOID, Batch, Objects
+from ylosia_jax.types import VOID, Batch, Objects, Rois
 
 # The grey that fills what no picture covers, here and in the letterbox.
 FILL = 114
@@ -143,6 +143,7 @@ def augment(
         instances=pasted.instances,
         # Zero is where no picture lies; the classes were counted from one.
         semantic=None if pasted.semantic is None else (pasted.semantic - 1) % (VOID + 1),
+        regions=pasted.regions,
         extent=jnp.broadcast_to(canvas, batch.extent.shape),
     )
 
@@ -216,7 +217,6 @@ def _paste(
         rows = rows * shown
         cover = rows.sum(axis=1)[:, None, None] * columns.sum(axis=1)[None, :, None]
         turned = jnp.stack([flips[1], flips[0]])
-        moved = _move(config, objects, scale, start[::-1], turned, extent[::-1], canvas[::-1], shown, mirror)
 
         def labels(numbers: Array | None) -> Array | None:
             if numbers is None:
@@ -228,7 +228,10 @@ def _paste(
             sampled = image_ops.resample(numbers.astype(jnp.float32)[..., None], up * shown, along)[..., 0]
             return jnp.round(sampled).astype(jnp.int32)
 
-        instances = labels(batch.instances)
+        def move(objects: Objects) -> Objects:
+            return _move(config, objects, scale, start[::-1], turned, extent[::-1], canvas[::-1], shown, mirror)
+
+        moved, instances = move(objects), labels(batch.instances)
         if instances is not None:
             # An object that has left, or that is too small to be one, has no mask either.
             kept = jnp.pad(moved.valid, (1, 0))
@@ -241,6 +244,7 @@ def _paste(
             known=None if batch.known is None else batch.known | ~shown,
             instances=instances,
             semantic=labels(None if batch.semantic is None else batch.semantic.astype(jnp.int32) + 1),
+            regions=None if batch.regions is None else _move_regions(move, batch.regions),
         )
 
     return jax.vmap(one)(batch, draws, shown)
@@ -282,6 +286,13 @@ def _move(
         masked=None if objects.masked is None else objects.masked & valid,
         keypoints=keypoints,
     )
+
+
+def _move_regions(move: Callable[[Objects], Objects], regions: Rois) -> Rois:
+    """Regions go where objects would, and are dropped likewise."""
+    nothing = jnp.zeros_like(regions.valid)
+    moved = move(Objects(boxes=regions.boxes, labels=regions.index, valid=regions.valid, crowd=nothing))
+    return dataclasses.replace(regions, boxes=moved.boxes, valid=moved.valid)
 
 
 def _alone(paste: Paste, batch: Batch, draws: dict[str, Array]) -> Pasted:

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from flax import struct
 from jaxtyping import Array, Bool, Float, Int
 
-from ylosia_jax.types import Objects
+from ylosia_jax.types import Objects, Rois
 
 
 @struct.dataclass
@@ -20,6 +20,7 @@ class Pasted:
       cover: how much of each pixel is picture.
       instances: as in `Batch`.
       semantic: 1 + the class, VOID + 1 for void; 0 where no picture lies.
+      regions: as in `Batch`, of the first picture on each canvas.
     """
 
     image: Float[Array, "B H W 3"]
@@ -28,6 +29,7 @@ class Pasted:
     known: Bool[Array, "B K"] | None
     instances: Int[Array, "B H W"] | None
     semantic: Int[Array, "B H W"] | None
+    regions: Rois | None = None
 
 
 def compact(pasted: Pasted, objects: Objects, rows: int) -> Pasted:

@@ -14,7 +14,8 @@ import numpy as np
 from ylosia_jax import rle
 from ylosia_jax.data.augment import FILL
 from ylosia_jax.data.mixture import Mixed
-from ylosia_jax.types import VOID, Batch, Example, Objects, Source
+from ylosia_jax.data.regions import SelectiveSearch
+from ylosia_jax.types import VOID, Batch, Example, Objects, Rois, Source
 
 
 # How a picture gets its size on the canvas. area: sides are rounded, and of one that shrinks each pixel is the mean of
@@ -100,6 +101,7 @@ class Needs:
       categories: `Batch.category`.
       classes: K for `Batch.known`; 0 where every image has all of its objects labelled.
       sources: S for `Batch.source`; 0 where all images come from one set.
+      regions: finds `Batch.regions`; None for none.
     """
 
     masks: bool = False
@@ -108,6 +110,7 @@ class Needs:
     categories: bool = False
     classes: int = 0
     sources: int = 0
+    regions: SelectiveSearch | None = None
 
 
 READY_BYTES = 256 << 20
@@ -184,6 +187,7 @@ def prepare(
     if needs.classes:
         known = array(np.ones(needs.classes) if example.known is None else example.known, bool)
 
+    regions = None if needs.regions is None else regions_of(example.image, needs.regions, box, canvas)
     image: Any = box.apply(example.image, canvas)
     return Batch(
         image=image,
@@ -204,7 +208,18 @@ def prepare(
         instances=instances,
         semantic=semantic,
         category=category,
+        regions=regions,
     )
+
+
+def regions_of(image: np.ndarray, search: SelectiveSearch, box: Letterbox, canvas: tuple[int, int]) -> Rois:
+    """An image's regions in pixels of its canvas, padded to as many as it may have."""
+    found = search(image)
+    boxes: Any = np.zeros((search.count, 4), np.float32)
+    boxes[: len(found)] = box.encode(found)
+    valid: Any = np.arange(search.count) < len(found)
+    nothing: Any = np.zeros(search.count, np.int32)
+    return Rois(boxes=boxes, valid=valid, index=nothing, kind=nothing, canvas=canvas)
 
 
 def stack(items: list[Batch]) -> Batch:
@@ -299,6 +314,7 @@ def eval_batches(
     canvas: tuple[int, int],
     batch_size: int,
     resize: Resize = "area",
+    regions: SelectiveSearch | None = None,
     process: int = 0,
     processes: int = 1,
 ) -> Iterator[tuple[Batch, list[Example]]]:
@@ -322,11 +338,13 @@ def eval_batches(
     for _ in range(most):
         chosen = list(itertools.islice(indices, rows))
         examples = [source[i] for i in chosen]
+        needs = Needs(regions=regions)
         items = [
-            prepare(e, i, 0, canvas, max(len(e.labels), 1), resize=resize)
+            prepare(e, i, 0, canvas, max(len(e.labels), 1), needs, resize=resize)
             for i, e in zip(chosen, examples, strict=True)
         ]
-        items += [prepare(blank, -1, 0, canvas, 1)] * (rows - len(chosen))
+        if len(chosen) < rows:
+            items += [prepare(blank, -1, 0, canvas, 1, needs)] * (rows - len(chosen))
         # The network needs no truth to predict: none travels to the device.
         items = [item.replace(objects=None) for item in items]
         yield stack(items), examples

@@ -40,11 +40,14 @@ class RoiPool:
     Attributes:
       size: bins along each side.
       level: of the features.
+      stride: of that level; None for what its name says.
     """
 
     size: int = 7
     level: str = "c4"
+    stride: int | None = None
 
     def __call__(self, features: Mapping[str, Float[Array, "B _ _ C"]], rois: Rois) -> Float[Array, "B R P P C"]:
         """Pools all regions, those of padding too."""
-        return roi_ops.roi_pool(features[self.level], rois.boxes, (self.size, self.size), scale=1 / stride(self.level))
+        scale = 1 / (self.stride or stride(self.level))
+        return roi_ops.roi_pool(features[self.level], rois.boxes, (self.size, self.size), scale=scale)

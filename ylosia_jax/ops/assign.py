@@ -120,6 +120,7 @@ def assign_max_iou(
     *,
     positive: float,
     negative: float,
+    background: float = 0.0,
     force_match: bool = False,
     bipartite: bool = False,
     crowd: Bool[Array, " N"] | None = None,
@@ -132,6 +133,8 @@ def assign_max_iou(
     Args:
       positive: an anchor with IoU at or above this is a positive.
       negative: below this it is background; between the two it is asked nothing.
+      background: but not below this, where there is an object: what is near to one teaches more (Fast R-CNN,
+        arXiv:1504.08083, section 2.3).
       force_match: also every anchor that has the highest overlap that any has with some object, ties included, is a
         positive, of the object that it overlaps most itself. An object that no anchor overlaps forces nothing.
       bipartite: also the anchor that overlaps an object most, of equal ones the first, answers for that object, even
@@ -149,6 +152,8 @@ def assign_max_iou(
     kind = jnp.where(best >= positive, 1, jnp.where(best < negative, 0, -1))
     index = jnp.argmax(overlap, axis=0)
     most = overlap.max(axis=1, keepdims=True)
+    if background:
+        kind = jnp.where((best < background) & single.any(), -1, kind)
     if force_match:
         forced = ((overlap == most) & (most > 0)).any(axis=0)
         kind = jnp.where(forced, 1, kind)

@@ -37,7 +37,8 @@ class RoiBoxes:
     Attributes:
       num_classes: K.
       positive: regions with at least this IoU answer for an object.
-      negative: those below are background.
+      negative: those below are background,
+      background: if they overlap some object by at least this.
       samples: regions an image that learn in a step.
       positive_share: of them at most.
       weights: of the coded boxes.
@@ -53,6 +54,7 @@ class RoiBoxes:
     num_classes: int
     positive: float = 0.5
     negative: float = 0.5
+    background: float = 0.0
     samples: int = 512
     positive_share: float = 0.25
     weights: deltas.Weights = deltas.SECOND_STAGE
@@ -81,7 +83,13 @@ class RoiBoxes:
 
         def one(boxes: Array, valid: Array, truth: Array, real: Array, crowd: Array, lucky: Array) -> tuple[Array, ...]:
             found = assign.assign_max_iou(
-                truth, real, boxes, positive=self.positive, negative=self.negative, crowd=crowd
+                truth,
+                real,
+                boxes,
+                positive=self.positive,
+                negative=self.negative,
+                background=self.background,
+                crowd=crowd,
             )
             kind = jnp.where(valid, found.kind, -1)
             chosen = sample.sample_balanced(kind, lucky, count=self.samples, positive_share=self.positive_share)

@@ -70,6 +70,7 @@ def train_loop(
     settings: Mapping[str, Any],
     log: Log,
     asked_to_stop: Callable[[int], bool] = lambda step: False,
+    finish: Callable[[State], State] = lambda state: state,
 ) -> State:
     """Runs from the state's step to `steps`.
 
@@ -82,6 +83,7 @@ def train_loop(
       evaluate: scores by name (`box/AP`).
       settings: the config, saved in each checkpoint.
       asked_to_stop: whether to save and leave after this step.
+      finish: what is done to the state of the last step before it is evaluated and saved.
 
     Raises:
       UserError: when a loss is not finite (names the step and the last good checkpoint).
@@ -118,6 +120,8 @@ def train_loop(
             }
             log.write(count, row)
             pending = []
+        if count == steps:
+            state = finish(state)
         if saves:
             scores = evaluate(state) if evaluates else None
             if scores is not None:

@@ -105,6 +105,7 @@ def selection(
     answers: dict[str, Any],
     batch: Batch | None,
     known: Bool[Array, "B K"] | None = None,
+    regions: Rois | None = None,
 ) -> dict[str, Any]:
     """The argument `select` of a network of two stages (`models.two_stage`); nothing for tasks of any other.
 
@@ -113,12 +114,17 @@ def selection(
       answers: in prediction, what the tasks before the one that is asked decode is added here.
       batch: the truth, in training; None in prediction.
       known: as in `decode_tasks`.
+      regions: found outside of the network, for one that proposes none; in training the batch's own.
     """
     if not any(isinstance(task, Selecting) for task in tasks.values()):
         return {}
 
+    given = regions if batch is None else batch.regions
+
     def select(name: str, outputs: Mapping[str, Any]) -> Rois:
         outputs = cast_floats(dict(outputs), jnp.dtype("float32"))
+        if given is not None:
+            outputs = {"proposals": given, **outputs}
         if batch is None:
             decode_tasks(tasks, outputs, answers, known=known, until=name)
         return jax.lax.stop_gradient(tasks[name].select(outputs, answers, batch))
