@@ -176,7 +176,7 @@ def evaluate(
       watch: is shown what this host finds, image by image.
       regions: how regions are found for a network that does not propose its own.
     """
-    hosts = {"process": jax.process_index(), "processes": jax.process_count()}
+    hosts: dict[str, Any] = {"process": jax.process_index(), "processes": jax.process_count()}
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
     records: list[Record] = []
     shown: dict[str, Any] = {"canvas": canvas, "batch_size": batch_size, "resize": resize, "regions": regions}

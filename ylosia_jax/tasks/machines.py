@@ -89,7 +89,7 @@ class Machines:
         machine: Any = LinearSVC(
             C=self._c,
             loss="hinge",
-            intercept_scaling=10.0,
+            intercept_scaling=10,
             class_weight={1: 2.0},
             max_iter=20_000,
             random_state=0,
