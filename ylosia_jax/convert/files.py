@@ -224,7 +224,7 @@ def _reshape(flat: Callable[[], np.ndarray], shape: tuple[int, ...], order: Lite
 def _onnx(path: Path) -> Iterator[_Entry]:
     onnx = _package("onnx", "onnx", ".onnx files")
     # External data lies in other files, wherever the model says: they are not opened.
-    graph = onnx.load(str(path), load_external_data=False).graph
+    graph = onnx.load(str(path), format="protobuf", load_external_data=False).graph
     if len(graph.sparse_initializer):
         raise UserError("it holds sparse tensors, which are not read")
     constants = [
