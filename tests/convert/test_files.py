@@ -81,6 +81,8 @@ CONTENTS = {
     "large.safetensors": (safetensors({"x": entry("F64", (1,))}, struct.pack("<d", 1e300)), "x holds numbers"),
     "name.safetensors": (safetensors({"a\n\x1b[31m": entry()}, bytes(8)), "which is no name"),
     "nothing.safetensors": (safetensors({}), "there is no tensor in it"),
+    "byte.pth": (b"\x80", "none of safetensors"),
+    "byte.onnx": (b"\x08", "none of safetensors"),
     "zip.npz": (b"PK\x03\x04" + bytes(99), "cannot be read as a zip archive"),
 }
 

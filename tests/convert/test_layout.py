@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from tiny import get_config
 
 from ylosia_jax.convert.layout import (
     Layout,
@@ -17,7 +18,6 @@ from ylosia_jax.convert.layouts import LAYOUTS, choose
 from ylosia_jax.convert.resnet import RESNET
 from ylosia_jax.convert.ylosia import YLOSIA
 from ylosia_jax.models.backbones.resnet import ResNet
-from ylosia_jax.systems.ylosia import ylosia
 from ylosia_jax.types import UserError
 
 BODY = Layout("body", (*within("backbone/", "", RESNET), (r"backbone/scale", "factor")))
@@ -152,12 +152,14 @@ def test_the_layout_is_chosen_that_finds_most():
     for name in ("resnet", "resnet_fpn"):
         tensors = {names[name].name_of(path): None for path in paths}
         assert choose(tensors, paths).name_of(paths[0]) == names[name].name_of(paths[0])
-    ours = paths_of(ylosia("n", num_classes=2)[0])
+    ours = paths_of(get_config().network)
     assert choose({YLOSIA.name_of(path): None for path in ours}, ours) is YLOSIA
     assert choose({}, ours, "resnet").name == "resnet"
     with pytest.raises(UserError, match=r"no layout 'resnets': there are ylosia, resnet"):
         choose({}, ours, "resnets")
     with pytest.raises(UserError, match=r"looks for model\.\S+, and the file has stem\.weight"):
         choose({"stem.weight": None}, ours)
-    with pytest.raises(UserError, match=r"the nearest, ylosia, knows 297, and no name of heads_mask/"):
-        choose({}, paths_of(ylosia("n", num_classes=2, masks=True)[0]))
+    with pytest.raises(
+        UserError, match=rf"the nearest, ylosia, knows {len(ours)}, and no name of heads_mask/out/kernel"
+    ):
+        choose({}, [*ours, "heads_mask/out/kernel"])

@@ -3,17 +3,20 @@
 import os
 import pickle
 import zipfile
+from pathlib import Path
 
 import numpy as np
 import pytest
 from parity.reference import torch
 
+from ylosia_jax.cli import main
 from ylosia_jax.convert import files
 from ylosia_jax.convert.files import read
 from ylosia_jax.types import UserError
 
 onnx = pytest.importorskip("onnx", reason="needs the packages of requirements-parity.txt: make parity")
 
+TINY = Path(__file__).parents[1] / "tiny.py"
 BOTH = pytest.mark.parametrize("zipped", [True, False], ids=["zip", "pickle"])
 
 
@@ -78,6 +81,17 @@ def test_a_pickle_does_not_run_code(tmp_path, monkeypatch, zipped, forced):
     assert not mark.exists()
     torch.load(path, weights_only=False)
     assert mark.exists()  # it would have
+
+
+@pytest.mark.parametrize("command", [["show"], ["import", "--config", str(TINY), "--workdir", "run"]])
+def test_nor_from_the_command_line(tmp_path, monkeypatch, capsys, command):
+    monkeypatch.chdir(tmp_path)
+    save({"a": Code(tmp_path / "mark")}, Path("a.pth"))
+    assert main(["weights", command[0], "a.pth", *command[1:]]) == 2
+    error = capsys.readouterr().err
+    assert error.startswith("ylosia: a.pth: refused: its pickle asks for more than tensors")
+    assert error.count("\n") == 1
+    assert [path.name for path in tmp_path.iterdir()] == ["a.pth"]
 
 
 def test_nor_does_one_that_torch_did_not_write(tmp_path):

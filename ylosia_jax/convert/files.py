@@ -136,10 +136,11 @@ def _kind_of(path: Path, head: bytes) -> str | None:
         if names and all(name.endswith(".npy") for name in names):
             return "npz"
         return "PyTorch" if any(name.rpartition("/")[2] == "data.pkl" for name in names) else None
-    if head[0] == 0x80 and 2 <= head[1] <= 5:  # a pickle's protocol, as torch.save wrote until 2020
+    first, second = head.ljust(2, b"\0")[:2]
+    if first == 0x80 and 2 <= second <= 5:  # a pickle and its protocol, as torch.save wrote until 2020
         return "PyTorch"
     # An ONNX file has no magic number: it begins with the field of its version.
-    return "ONNX" if head[0] == 0x08 and 1 <= head[1] < 0x40 else None
+    return "ONNX" if first == 0x08 and 1 <= second < 0x40 else None
 
 
 @contextlib.contextmanager
@@ -224,7 +225,7 @@ def _reshape(flat: Callable[[], np.ndarray], shape: tuple[int, ...], order: Lite
 def _onnx(path: Path) -> Iterator[_Entry]:
     onnx = _package("onnx", "onnx", ".onnx files")
     # External data lies in other files, wherever the model says: they are not opened.
-    graph = onnx.load(str(path), load_external_data=False).graph
+    graph = onnx.load(str(path), format="protobuf", load_external_data=False).graph
     if len(graph.sparse_initializer):
         raise UserError("it holds sparse tensors, which are not read")
     constants = [
