@@ -128,7 +128,7 @@ SMALL = {
 
 def full(name: str, ours: Callable[[], systems.System], layout: Layout, lr: float = 0.01) -> Case:
     extra = {"init_weights": True} if name == "googlenet" else {}
-    return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (128, 160), lr)
+    return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (96, 128), lr)
 
 
 FULL = {
@@ -253,9 +253,9 @@ def compare(name: str, case: Case) -> None:
 def gradient_error(model: Any, grads: Any, layout: Layout) -> float:
     """The largest relative distance of a parameter's gradient from theirs.
 
-    What batch norms leave nothing of, a bias before one or a scale that all readers divide by, has a gradient of rounding
-    errors, about 1e-7 of the whole gradient's norm. So none counts as smaller than a thousandth of the whole: then at
-    the bound of 1e-3 it is off by a millionth of it.
+    What batch norms leave nothing of, a bias before one or a scale that all readers divide by, has a gradient of
+    rounding errors, about 1e-7 of the whole gradient's norm. So none counts as smaller than a thousandth of the whole:
+    then at the bound of 1e-3 it is off by a millionth of it.
     """
     theirs = {name: numpy(value.grad) for name, value in model.named_parameters()}
     whole = np.sqrt(sum((value**2).sum() for value in theirs.values()))
