@@ -5,7 +5,7 @@ import pytest
 
 from ylosia_jax.cli import main
 
-COMMANDS = ("train", "evaluate", "predict", "data", "show", "diff", "plan")
+COMMANDS = ("train", "evaluate", "predict", "data", "weights", "show", "diff", "plan")
 BCCD = "configs/ylosia_n_bccd.py"
 SCENES = "configs/ylosia_n_scenes.py"
 
@@ -15,7 +15,9 @@ def at_the_root(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(Path(__file__).parents[1])
 
 
-@pytest.mark.parametrize("command", [[], *[[name] for name in COMMANDS], ["data", "import"], ["data", "check"]])
+@pytest.mark.parametrize(
+    "command", [[], *[[name] for name in COMMANDS], ["data", "import"], ["data", "check"], ["weights", "import"]]
+)
 def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as stop:
         main([*command, "--help"])
@@ -63,6 +65,11 @@ def test_help_is_there(command: list[str], capsys: pytest.CaptureFixture[str]) -
             ["train", SCENES, "--workdir", "x", "--tasks.box.num_classes", "4"],
             "data.classes has 6 names: make them agree",
         ),
+        (["weights", "import", "none.pth", "--config", BCCD, "--workdir", "x"], "none.pth: there is no such file"),
+        (["weights", "import", "none.pth", "--config", BCCD, "--workdir", "x", "--onli", "a"], "--onli is no field"),
+        (["weights", "import", "none.pth", "--config", BCCD], "--workdir"),
+        (["weights", "show", "tests"], "tests: it is a folder"),
+        (["weights", "show", "x", "--al"], "unknown argument '--al'"),
         (["evaluate", "x", "--chekpoint", "3"], "did you mean --checkpoint?"),
         (["predict", "x", "tests", "--out", "y"], "no image in it"),
         (["predict", "x", "none.jpg", "--out", "y"], "none.jpg: no such file or folder"),

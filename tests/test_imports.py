@@ -31,6 +31,7 @@ ALLOWED: dict[str, set[str]] = {
     "experiment": {"types", "data", "train", "evaluate"},
     "compiled": {"types", "data", "train", "experiment"},
     "runs": {"types", "files", "config", "data", "train", "evaluate", "experiment", "compiled"},
+    "weights": {"types", "config", "convert", "train", "experiment", "runs"},
     "predict": {
         "types",
         "files",

@@ -222,9 +222,74 @@ class Data:
 
     command: Annotated[Import, subcommand("import")] | Annotated[Check, subcommand("check")]
 
+
+@dataclasses.dataclass(frozen=True)
+class ImportWeights:
+    """Make a run of weights that another framework trained, strictly: nothing missing, nothing left over.
+
+    Evaluate it, predict with it, or train on from it with the same config. Any field: --field.path VALUE.
+    """
+
+    file: Positional[str]
+    """.safetensors, .npz, .onnx, or a state dict of PyTorch (.pth, .pt, .th)."""
+    config: str
+    """A config file, its name in configs/, or a run's folder."""
+    workdir: str
+    """The new run's folder; not there yet, or empty."""
+    num_classes: int | None = None
+    """The config's number of classes, for a file with another: the layers that depend on it start anew."""
+    only: str | None = None
+    """Import only what is under this part of the network, for example backbone, or 'backbone|neck'; a regex."""
+    layout: str | None = None
+    """What the file's tensors are called; default the layout that fits."""
+
+    def run(self, rest: Sequence[str]) -> int:
+        """Imports, and says what was taken."""
+        from ylosia_jax import config
+        from ylosia_jax.weights import import_weights
+
+        experiment = config.override(config.load(self.config), [*rest, "--workdir", self.workdir])
+        found = import_weights(
+            Path(self.file),
+            experiment,
+            Path(self.workdir),
+            num_classes=self.num_classes,
+            only=self.only,
+            layout=self.layout,
+        )
+        for note in found.notes:
+            print(f"note: {note}")
+        print(f"{self.workdir}: {found.taken} arrays from {self.file}, layout {found.layout}")
+        if found.fresh:
+            parts = sorted({path.split("/")[1] for path in found.fresh})
+            print(f"{len(found.fresh)} arrays start anew, in {', '.join(parts)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class ShowWeights:
+    """Every tensor of a weights file: name, type, shape."""
+
+    file: Positional[str]
+    """As in ylosia weights import."""
+
     def run(self) -> int:
-        """Runs the inner command."""
-        return self.command.run()
+        """Prints the tensors."""
+        from ylosia_jax.convert.files import read
+
+        found = read(Path(self.file))
+        for note in found.notes:
+            print(f"note: {note}")
+        for name, value in found.arrays.items():
+            print(f"{name}: {value.dtype} {list(value.shape)}")
+        return 0
+
+
+@dataclasses.dataclass(frozen=True)
+class Weights:
+    """Bring weights in: weights import, weights show."""
+
+    command: Annotated[ImportWeights, subcommand("import")] | Annotated[ShowWeights, subcommand("show")]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -290,6 +355,7 @@ Command = (
     | Annotated[Evaluate, subcommand("evaluate")]
     | Annotated[Predict, subcommand("predict")]
     | Annotated[Data, subcommand("data")]
+    | Annotated[Weights, subcommand("weights")]
     | Annotated[Show, subcommand("show")]
     | Annotated[Diff, subcommand("diff")]
     | Annotated[Plan, subcommand("plan")]
@@ -308,7 +374,9 @@ def main(args: Sequence[str] | None = None) -> int:
     logging.getLogger("absl").setLevel(logging.ERROR)
     try:
         command, rest = _parse(args)
-        if isinstance(command, Train | Plan):
+        if isinstance(command, Data | Weights):
+            command = command.command
+        if isinstance(command, Train | Plan | ImportWeights):
             return command.run(rest)
         _refuse_unknown(command, rest)
         return command.run()
@@ -363,14 +431,14 @@ def _parse(args: list[str]) -> tuple[Any, list[str]]:
 
 
 def _leading_words(args: Sequence[str]) -> list[str]:
-    return list(args[: 2 if args[0] == "data" and args[1:2] and args[1] in ("import", "check") else 1])
+    inner = {"data": ("import", "check"), "weights": ("import", "show")}.get(args[0], ())
+    return list(args[: 2 if args[1:2] and args[1] in inner else 1])
 
 
 def _refuse_unknown(command: Any, rest: Sequence[str]) -> None:
     """Refuses words that the command does not know, naming its nearest option."""
     from ylosia_jax.config import nearest
 
-    command = getattr(command, "command", command)
     options = [f"--{field.name.replace('_', '-')}" for field in dataclasses.fields(command)]
     if rest:
         raise UserError(f"unknown argument {rest[0]!r}; did you mean {nearest(rest[0].split('=')[0], options)}?")

@@ -15,12 +15,16 @@ def write_atomically(path: Path, content: str | bytes) -> None:
         temporary.unlink(missing_ok=True)
 
 
-def read_bytes(path: Path, limit: int) -> bytes:
-    """The content of a regular file of at most `limit` bytes, links followed; OSError says why it cannot be had."""
+def read_bytes(path: Path, limit: int, first: int | None = None) -> bytes:
+    """The content of a regular file of at most `limit` bytes, links followed; OSError says why it cannot be had.
+
+    Args:
+      first: how many bytes of it are wanted; None for all.
+    """
     status = path.stat()  # before opening: to open a pipe is to wait for its other end
     if not stat.S_ISREG(status.st_mode):
         raise OSError("it is not a regular file")
     if status.st_size > limit:
         raise OSError(f"it has {status.st_size} bytes, more than the limit of {limit}")
     with path.open("rb") as file:
-        return file.read(limit)
+        return file.read(limit if first is None else first)

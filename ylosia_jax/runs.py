@@ -53,7 +53,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
     steps = experiment.train.total_steps(len(train_source), batch_size)
     mesh = make_mesh()
     compiled = compile_step(experiment, mesh, steps)
-    _claim(workdir, experiment)
+    claim(workdir, experiment)
 
     batches = train_batches(
         train_source,
@@ -82,7 +82,8 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
             state = compiled.init()
         else:
             state = checkpoints.restore(last, compiled.form)
-            checkpoints.restore_batches(last, batches)
+            if last:  # before the first step, as in a run of imported weights, nothing was read
+                checkpoints.restore_batches(last, batches)
         finished = workdir / "metrics.json"
         with Log(workdir, last or 0, steps, active=jax.process_index() == 0) as log:
             if last is not None and last >= steps and finished.exists():
@@ -177,8 +178,12 @@ def _number(text: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _claim(workdir: Path, experiment: Experiment) -> None:
-    """Writes the config into the run's folder, or checks that the folder belongs to the same config."""
+def claim(workdir: Path, experiment: Experiment) -> None:
+    """Writes the config into the run's folder, or checks that the folder belongs to the same config.
+
+    Raises:
+      UserError: if it belongs to another, or is no folder.
+    """
     written = workdir / "config.json"
     if written.exists():
         differences = configs.diff(configs.load(workdir), dataclasses.replace(experiment, workdir=str(workdir)))

@@ -6,7 +6,7 @@ is told by its own name here: kernels are [H, W, in, out] and matrices [in, out]
 
 import dataclasses
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -14,7 +14,7 @@ import numpy as np
 
 from ylosia_jax.types import UserError
 
-SHOWN = 10
+SHOWN = 5
 
 # A leaf here -> what PyTorch calls it.
 _LEAVES = {
@@ -66,6 +66,7 @@ def to_variables(
     *,
     fresh: Any = None,
     renewed: frozenset[str] = frozenset(),
+    partial: bool = False,
 ) -> Any:
     """A network's variables made of foreign tensors.
 
@@ -74,42 +75,95 @@ def to_variables(
       form: the network's variables, or their shapes.
       fresh: variables from which the leaves in `renewed` are taken.
       renewed: paths (`params/heads_box/…/kernel`) of leaves that are not taken from the tensors, whose own are ignored.
+      partial: whether the tensors may be those of a larger network, see `beside`.
 
     Raises:
-      UserError: naming the tensors that are missing, misshapen or left over.
+      UserError: naming the tensors that are missing, misshapen, not floats where floats are wanted, or left over.
     """
     missing: list[str] = []
     misshapen: list[str] = []
-    used: set[str] = set()
+    mistyped: list[str] = []
+    known: set[str] = set()
+    taken: set[str] = set()
 
     def take(path: Any, leaf: Any, new: Any) -> Any:
-        full = jax.tree_util.keystr(path, simple=True, separator="/")
+        full = path_of(path)
         name = layout.name_of(full.partition("/")[2])
+        if name is not None:
+            known.add(name)
+        if full in renewed:
+            return new
         if name is None:
             missing.append(f"{full}, which the layout {layout.name} knows no name of")
             return leaf
-        used.add(name)
-        if full in renewed:
-            return new
         if name not in tensors:
             missing.append(f"{name}, for {full} {list(leaf.shape)}")
             return leaf
-        value = from_torch(tensors[name], full.rpartition("/")[2])
-        if value.shape != leaf.shape:
-            misshapen.append(f"{name} is {list(value.shape)} in the order of {full}, which is {list(leaf.shape)}")
+        taken.add(name)
+        kind = full.rpartition("/")[2]
+        value = tensors[name]
+        wanted = to_torch(np.empty(leaf.shape, np.bool_), kind).shape
+        if value.shape != wanted:
+            misshapen.append(f"{name} is {list(value.shape)}, {list(wanted)} is wanted for {full}")
             return leaf
-        return np.asarray(value, leaf.dtype)
+        if np.issubdtype(leaf.dtype, np.floating) and not np.issubdtype(value.dtype, np.floating):
+            mistyped.append(f"{name} is of {value.dtype}, floats are wanted for {full}")
+            return leaf
+        return np.asarray(from_torch(value, kind), leaf.dtype)
 
     found = jax.tree_util.tree_map_with_path(take, form, form if fresh is None else fresh)
-    extra = [name for name in tensors if name not in used and not re.fullmatch(layout.ignored, name)]
+    extra = [name for name in tensors if name not in known and not re.fullmatch(layout.ignored, name)]
+    if partial:
+        outside = beside(taken)
+        extra = [name for name in extra if not outside(name)]
     problems = [
         f"{len(lines)} {what}: {'; '.join(lines[:SHOWN])}{'; …' if len(lines) > SHOWN else ''}"
-        for what, lines in (("missing", missing), ("misshapen", misshapen), ("left over", extra))
+        for what, lines in (
+            ("missing", missing),
+            ("misshapen", misshapen),
+            ("of another type", mistyped),
+            ("left over", extra),
+        )
         if lines
     ]
     if problems:
         raise UserError(f"the tensors are not those of this network ({layout.name}): {'. '.join(problems)}")
     return found
+
+
+def to_tensors(variables: Any, layout: Layout) -> dict[str, np.ndarray]:
+    """The inverse of `to_variables`: variables, or gradients, by their foreign names and in foreign order.
+
+    Raises:
+      KeyError: for a leaf that the layout does not know.
+    """
+    found: dict[str, np.ndarray] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(variables):
+        full = path_of(path)
+        name = layout.name_of(full.partition("/")[2])
+        if name is None:
+            raise KeyError(full)
+        # In memory as in order: safetensors writes an array's bytes as they lie.
+        found[name] = np.asarray(to_torch(np.asarray(leaf), full.rpartition("/")[2]), order="C")
+    return found
+
+
+def beside(taken: Collection[str]) -> Callable[[str], bool]:
+    """Whether a tensor belongs to another part of its network than those that were taken from it.
+
+    Parts are told apart at the first word in which the names of the taken ones differ: where `layer1.0.conv1.weight`
+    and `layer4.1.conv2.weight` were taken, `fc.weight` is of another part, and `layer3.6.conv1.weight` is not: it
+    belongs to a deeper network of the same kind.
+    """
+    words = [name.split(".") for name in taken]
+    depth = next((i for i, column in enumerate(zip(*words, strict=False)) if len(set(column)) > 1), 0)
+    parts = {tuple(name[: depth + 1]) for name in words}
+    return lambda name: tuple(name.split(".")[: depth + 1]) not in parts
+
+
+def path_of(path: Any) -> str:
+    """A key path of `jax.tree_util` as `params/backbone/…/kernel`."""
+    return jax.tree_util.keystr(path, simple=True, separator="/")
 
 
 def from_torch(value: np.ndarray, leaf: str) -> np.ndarray:

@@ -52,11 +52,14 @@ class Checkpoints:
         self,
         step: int,
         state: State,
-        batches: grain.DatasetIterator,
+        batches: grain.DatasetIterator | None,
         config: Mapping[str, Any],
         scores: Mapping[str, float] | None = None,
     ) -> None:
         """Writes a checkpoint; returns when it is whole.
+
+        Args:
+          batches: None before the first step, when nothing was read.
 
         Raises:
           UserError: if it could not be written, or the scores lack the one that chooses; those before it are intact.
@@ -69,8 +72,8 @@ class Checkpoints:
             )
         args = ocp.args.Composite(
             state=ocp.args.PyTreeSave(state),
-            batches=grain.checkpoint.CheckpointSave(batches),
             config=ocp.args.JsonSave(dict(config)),
+            **({} if batches is None else {"batches": grain.checkpoint.CheckpointSave(batches)}),
         )
         try:
             self._manager.save(step, args=args, metrics=None if scores is None else dict(scores), force=True)

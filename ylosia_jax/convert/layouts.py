@@ -1,0 +1,62 @@
+"""All layouts of foreign weights, and which of them a file and a network have in common."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from ylosia_jax.convert.layout import Layout, within
+from ylosia_jax.convert.resnet import RESNET, fpn
+from ylosia_jax.convert.ylosia import YLOSIA
+from ylosia_jax.types import UserError
+
+LAYOUTS: tuple[Layout, ...] = (
+    YLOSIA,
+    # torchvision's classifiers have their body at the root, its detectors under `backbone.`.
+    Layout("resnet", within("backbone/", "", RESNET)),
+    Layout("resnet_fpn", (*within("backbone/", "backbone.body.", RESNET), *within("neck/", "backbone.fpn.", fpn(2)))),
+    Layout(
+        "retinanet_fpn", (*within("backbone/", "backbone.body.", RESNET), *within("neck/", "backbone.fpn.", fpn(3)))
+    ),
+)
+
+
+def choose(tensors: Mapping[str, Any], paths: Collection[str], name: str | None = None) -> Layout:
+    """The layout that names all leaves and finds the most of them among the tensors.
+
+    Args:
+      paths: of the leaves that are wanted, `backbone/…/kernel`.
+      name: of the layout, where the user chose it.
+
+    Raises:
+      UserError: if there is no such layout, none knows all leaves, or it finds none of its names among the tensors.
+    """
+    there = ", ".join(layout.name for layout in LAYOUTS)
+    if name is not None:
+        chosen = next((layout for layout in LAYOUTS if layout.name == name), None)
+        if chosen is None:
+            raise UserError(f"there is no layout {name!r}: there are {there}")
+        return chosen
+
+    def named(layout: Layout) -> list[str]:
+        return [found for path in paths if (found := layout.name_of(path)) is not None]
+
+    fitting = [layout for layout in LAYOUTS if len(named(layout)) == len(paths)]
+    if not fitting:
+        near = max(LAYOUTS, key=lambda layout: len(named(layout)))
+        unnamed = next(path for path in paths if near.name_of(path) is None)
+        raise UserError(
+            f"no layout knows all {len(paths)} leaves of this network; the nearest, {near.name}, knows "
+            f"{len(named(near))}, and no name of {unnamed}. There are {there}; with --only a part of the network is "
+            "imported alone, such as --only backbone"
+        )
+
+    def found(layout: Layout) -> int:
+        return sum(name in tensors for name in named(layout))
+
+    best = max(fitting, key=found)
+    if not found(best):
+        wanted, held = next(iter(named(best)), ""), next(iter(tensors), "")
+        raise UserError(
+            f"the file's tensors have other names than this network's: {best.name} looks for {wanted}, and the file "
+            f"has {held}. There are the layouts {there}"
+        )
+    return best
