@@ -7,7 +7,17 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from seeds import reproduce
 
-NAMES = ("lenet5", "alexnet", "vgg16_bn", "googlenet", "resnet18", "densenet121", "mobilenet_v2", "resnet20")
+NAMES = (
+    "lenet5",
+    "lenet5_original",
+    "alexnet",
+    "vgg16_bn",
+    "googlenet",
+    "resnet18",
+    "densenet121",
+    "mobilenet_v2",
+    "resnet20",
+)
 
 if __name__ == "__main__":
     reproduce(

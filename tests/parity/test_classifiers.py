@@ -4,6 +4,7 @@ Dropout is off on both sides: nobody draws the same numbers. One image of each b
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -33,12 +34,18 @@ from ylosia_jax.types import Batch, Objects
 
 CLASSES = 10
 # LLVM's work on these programs takes longer than they run.
-QUICK = {"xla_backend_optimization_level": 0}
+quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @dataclasses.dataclass(frozen=True)
 class Case:
-    """The same network twice."""
+    """The same network twice.
+
+    Attributes:
+      steps: that both are trained for.
+      double: train in float64. In deep networks a few of the millions of units that a step has lie so near a ReLU's
+        kink that rounding decides between its slopes, and each is a hundredth of what the last layers learn.
+    """
 
     theirs: Callable[[], Any]
     ours: Callable[[], systems.System]
@@ -46,6 +53,7 @@ class Case:
     size: tuple[int, int] = (64, 96)
     lr: float = 0.01
     steps: int = 20
+    double: bool = False
 
 
 def models() -> Any:
@@ -128,7 +136,7 @@ SMALL = {
 
 def full(name: str, ours: Callable[[], systems.System], layout: Layout, lr: float = 0.01) -> Case:
     extra = {"init_weights": True} if name == "googlenet" else {}
-    return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (128, 160), lr)
+    return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (96, 128), lr, double=True)
 
 
 FULL = {
@@ -165,7 +173,7 @@ def prepared(model: Any) -> Any:
 
 def their_image(image: np.ndarray) -> Any:
     """As torchvision's networks want it."""
-    scaled = (image - np.float32(IMAGENET.mean)) / np.float32(IMAGENET.std)
+    scaled = (image - np.array(IMAGENET.mean, image.dtype)) / np.array(IMAGENET.std, image.dtype)
     return torch.from_numpy(scaled.transpose(0, 3, 1, 2).copy())
 
 
@@ -189,73 +197,82 @@ def their_loss(found: Any, labels: Any) -> Any:
 def compare(name: str, case: Case) -> None:
     rng = np.random.default_rng(0)
     image = rng.uniform(size=(4, *case.size, 3)).astype(np.float32)
-    category = np.array([3, -1, 7, 0])
+    batch = batch_of(image, np.array([3, -1, 7, 0]))
     torch.manual_seed(0)
     model = prepared(case.theirs()).eval()
     network, tasks = case.ours()
-    batch = batch_of(image, category)
     form: Any = jax.eval_shape(lambda: network.init(jax.random.key(0), batch.image, train=False))
     variables = to_variables(state_of(model), case.layout, form)
-    shares = sum(x.size for x in jax.tree.leaves(variables["params"]))
-    assert shares == sum(x.numel() for x in model.parameters())
-    optimizer = optax.sgd(case.lr, momentum=0.9)
+    assert sum(x.size for x in jax.tree.leaves(variables["params"])) == sum(x.numel() for x in model.parameters())
 
+    @quick
     def forward(variables: Any, image: Any) -> Any:
         return network.apply(variables, image, train=False)["classification"]
 
-    def step(variables: Any, state: Any, batch: Batch) -> Any:
-        def loss(params: Any) -> Any:
-            others = {key: value for key, value in variables.items() if key != "params"}
-            outputs, updated = network.apply(
-                {"params": params, **others}, batch.image, train=True, mutable=["batch_stats"]
-            )
-            total = sum(value for value, _ in task_losses(tasks, outputs, batch).values())
-            return total, (updated, outputs)
-
-        (value, (updated, outputs)), grads = jax.value_and_grad(loss, has_aux=True)(variables["params"])
-        updates, state = optimizer.update(grads, state)
-        params = optax.apply_updates(variables["params"], updates)
-        return {**variables, **updated, "params": params}, state, value, grads, outputs
+    def loss(params: Any, others: Any, batch: Batch) -> Any:
+        outputs, updated = network.apply({"params": params, **others}, batch.image, train=True, mutable=list(others))
+        return sum(value for value, _ in task_losses(tasks, outputs, batch).values()), (updated, outputs)
 
     with exact():
-        forward, step = (jax.jit(f, compiler_options=QUICK) for f in (forward, step))
-        theirs, labels = their_image(image), torch.from_numpy(category)
         with torch.no_grad():
-            wanted = numpy(model(theirs))
+            wanted = numpy(model(their_image(image)))
         assert np.abs(wanted).max() > 0.3
         record(name, "forward", np.abs(forward(variables, image) - wanted).max(), 1e-4)
+        if case.steps:
+            params = variables.pop("params")
+            answers = model.train()(their_image(image))
+            wanted = their_loss(answers, torch.tensor(batch.category.tolist())).item()
+            found, (_, outputs) = quick(loss)(params, variables, batch)
+            record(name, "loss", abs(found / wanted - 1), 1e-5)
+            if isinstance(answers, tuple):
+                pairs = (("aux1", answers.aux_logits1), ("aux2", answers.aux_logits2))
+                off = max(np.abs(outputs[head] - numpy(logits)).max() for head, logits in pairs)
+                record(name, "forward, auxiliary", off, 1e-4)
+            with jax.enable_x64(case.double):
+                train_both(name, case, model, loss, params, variables, batch)
 
-        model.train()
-        sgd = torch.optim.SGD(model.parameters(), case.lr, momentum=0.9)
-        state = optimizer.init(variables["params"])
-        curve: list[tuple[float, float]] = []
-        for i in range(case.steps):
-            sgd.zero_grad()
-            answers = model(theirs)
-            value = their_loss(answers, labels)
-            value.backward()
-            variables, state, found, grads, outputs = step(variables, state, batch)
-            curve.append((float(found), value.item()))
-            if i == 0:
-                if isinstance(answers, tuple):
-                    pairs = (("aux1", answers.aux_logits1), ("aux2", answers.aux_logits2))
-                    off = max(np.abs(outputs[head] - numpy(logits)).max() for head, logits in pairs)
-                    record(name, "forward, auxiliary", off, 1e-4)
-                record(name, "loss", abs(curve[0][0] / curve[0][1] - 1), 1e-5)
-                record(name, "gradient", gradient_error(model, grads, case.layout), 1e-3)
-            sgd.step()
-    if case.steps:
-        ours, theirs = np.array(curve).T
-        assert theirs[-1] < theirs[0]
-        record(name, f"{case.steps} steps", np.abs(ours - theirs).max() / theirs[0], 1e-3)
+
+def train_both(name: str, case: Case, model: Any, loss: Any, params: Any, others: Any, batch: Batch) -> None:
+    """Steps of SGD with momentum, of which the first one's gradient is compared too."""
+    optimizer = optax.sgd(case.lr, momentum=0.9)
+
+    @quick
+    def step(params: Any, others: Any, state: Any, batch: Batch) -> Any:
+        (value, (others, _)), grads = jax.value_and_grad(loss, has_aux=True)(params, others, batch)
+        updates, state = optimizer.update(grads, state)
+        return optax.apply_updates(params, updates), others, state, value, grads
+
+    dtype = np.float64 if case.double else np.float32
+    model = model.double() if case.double else model
+    params, others = jax.tree.map(lambda x: np.asarray(x, dtype), (params, others))
+    image = np.asarray(batch.image, dtype)
+    batch = batch.replace(image=image)
+    theirs, labels = their_image(image), torch.tensor(batch.category.tolist())
+    sgd = torch.optim.SGD(model.parameters(), case.lr, momentum=0.9)
+    state = optimizer.init(params)
+    curve: list[tuple[float, float]] = []
+    for i in range(case.steps):
+        sgd.zero_grad()
+        value = their_loss(model(theirs), labels)
+        value.backward()
+        params, others, state, found, grads = step(params, others, state, batch)
+        curve.append((float(found), value.item()))
+        if i == 0:
+            kind = "gradient, float64" if case.double else "gradient"
+            record(name, kind, gradient_error(model, grads, case.layout), 1e-3)
+        sgd.step()
+    ours, wanted = np.array(curve).T
+    assert wanted[-1] < wanted[0]
+    kind = f"{case.steps} steps, float64" if case.double else f"{case.steps} steps"
+    record(name, kind, np.abs(ours - wanted).max() / wanted[0], 1e-3)
 
 
 def gradient_error(model: Any, grads: Any, layout: Layout) -> float:
     """The largest relative distance of a parameter's gradient from theirs.
 
-    What batch norms leave nothing of, a bias before one or a scale that all readers divide by, has a gradient of rounding
-    errors, about 1e-7 of the whole gradient's norm. So none counts as smaller than a thousandth of the whole: then at
-    the bound of 1e-3 it is off by a millionth of it.
+    What batch norms leave nothing of, a bias before one or a scale that all readers divide by, has a gradient of
+    rounding errors, about 1e-7 of the whole gradient's norm. So none counts as smaller than a thousandth of the whole:
+    then at the bound of 1e-3 it is off by a millionth of it.
     """
     theirs = {name: numpy(value.grad) for name, value in model.named_parameters()}
     whole = np.sqrt(sum((value**2).sum() for value in theirs.values()))
@@ -285,7 +302,7 @@ def our_logits(system: systems.System, tensors: dict[str, np.ndarray], layout: L
     network, _ = system
     form: Any = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.asarray(image), train=False))
     variables = to_variables(tensors, layout, form)
-    forward = jax.jit(lambda v, x: network.apply(v, x, train=False)["classification"], compiler_options=QUICK)
+    forward = quick(lambda v, x: network.apply(v, x, train=False)["classification"])
     return np.asarray(forward(variables, image))
 
 

@@ -3,6 +3,7 @@
 from collections.abc import Collection, Mapping
 from typing import Any
 
+from ylosia_jax.convert.classifiers import CLASSIFIERS
 from ylosia_jax.convert.layout import Layout, within
 from ylosia_jax.convert.resnet import RESNET, fpn
 from ylosia_jax.convert.ylosia import YLOSIA
@@ -18,6 +19,7 @@ LAYOUTS: tuple[Layout, ...] = (
     Layout(
         "retinanet_fpn", (*within("backbone/", "backbone.body.", RESNET), *within("neck/", "backbone.fpn.", fpn(3)))
     ),
+    *CLASSIFIERS,
 )
 
 
