@@ -18,7 +18,7 @@ def pair(layers, canvas, *, small):
     network, tasks = fcos(CLASSES, norm="frozen")
     if small:
         network = network.clone(
-            backbone=ResNet(tuple(layers), bottleneck=False, norm="frozen"), neck=network.neck.clone(features=64)
+            backbone=ResNet(tuple(layers), bottleneck=False, norm="frozen"), neck=network.neck.clone(features=128)
         )
     name = "fcos (small)" if small else "fcos"
     found = Pair(name, randomise(model), network, tasks, FCOS, CLASSES, first=0, canvas=canvas)

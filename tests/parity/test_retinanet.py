@@ -29,7 +29,7 @@ def pair(recipe, layers, canvas, *, small):
     network, tasks = retinanet(CLASSES, recipe=recipe, norm=norm)
     if small:
         network = network.clone(
-            backbone=ResNet(tuple(layers), bottleneck=False, norm=norm), neck=network.neck.clone(features=64)
+            backbone=ResNet(tuple(layers), bottleneck=False, norm=norm), neck=network.neck.clone(features=128)
         )
     name = f"retinanet {recipe}{' (small)' if small else ''}"
     found = Pair(name, randomise(model), network, tasks, RETINANET, CLASSES, first=0, canvas=canvas)

@@ -84,8 +84,8 @@ def default_boxes(
     Returns:
       [A, 4] xyxy in pixels; a constant of the shapes. None is larger than the canvas, some reach beyond it.
     """
-    # In float32, as shares of the canvas until the end: an object often overlaps several boxes equally but for rounding,
-    # and which of them answers for it shall be torchvision's choice.
+    # In float32, as shares of the canvas until the end: an object often overlaps several boxes equally but for
+    # rounding, and which of them answers for it shall be torchvision's choice.
     sides = np.array(canvas[::-1], np.float32)
     levels: list[np.ndarray] = []
     for (height, width), own, above, shares, step in zip(
