@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from parity.record import record
-from parity.reference import numpy, state_of, torch
+from parity.reference import numpy, state_of, torch, torchvision
 
 from ylosia_jax.convert.layout import Layout, to_variables
 from ylosia_jax.types import Batch, DenseOutputs, Objects
@@ -93,6 +93,21 @@ class Pair:
     def total(self, images: np.ndarray, batch: Batch) -> Any:
         """torchvision's loss."""
         return sum(self.model(tensors(images), self.targets(batch)).values())
+
+
+def resnet_fpn(layers: list[int], *, small: bool, frozen: bool, from_c5: bool) -> Any:
+    """torchvision's residual network with levels p3 to p7; a small one has simple blocks, and 128 channels a level."""
+    tv = torchvision()
+    resnet, block = tv.models.resnet, tv.models.resnet.BasicBlock if small else tv.models.resnet.Bottleneck
+    norm = tv.ops.misc.FrozenBatchNorm2d if frozen else torch.nn.BatchNorm2d
+    width, wide = (128, 512) if small else (256, 2048)
+    return tv.models.detection.backbone_utils.BackboneWithFPN(
+        resnet.ResNet(block, layers, norm_layer=norm),
+        return_layers={f"layer{stage}": str(stage - 2) for stage in (2, 3, 4)},
+        in_channels_list=[wide // 4, wide // 2, wide],
+        out_channels=width,
+        extra_blocks=tv.ops.feature_pyramid_network.LastLevelP6P7(wide if from_c5 else width, width),
+    )
 
 
 def tensors(images: np.ndarray) -> list[Any]:
@@ -185,8 +200,9 @@ def compare(pair: Pair, *, lr: float, curve: float, steps: int = 20) -> None:
     record(pair.name, f"{steps} steps", max(map(relative, ours, other)), curve)
 
 
-def relative(found: Any, wanted: Any) -> float:
-    return abs(float(found) - float(wanted)) / abs(float(wanted))
+def relative(found: Any, wanted: float) -> float:
+    """Without any object SSD's loss is 0, and has to be."""
+    return abs(float(found) - wanted) / max(abs(wanted), 1e-12)
 
 
 def _compare_answers(pair: Pair, images: np.ndarray, variables: Any) -> None:

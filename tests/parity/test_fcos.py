@@ -1,7 +1,7 @@
 """FCOS against torchvision's."""
 
 import pytest
-from parity.detectors import Pair, compare, enliven
+from parity.detectors import Pair, compare, enliven, resnet_fpn
 from parity.reference import exact, randomise, torch, torchvision
 
 from ylosia_jax.convert.onestage import FCOS
@@ -11,21 +11,17 @@ from ylosia_jax.systems.fcos import fcos
 CLASSES = 5
 
 
-def pair(layers, canvas):
-    tv = torchvision()
-    detection, resnet = tv.models.detection, tv.models.resnet
+def pair(layers, canvas, *, small):
     torch.manual_seed(0)
-    body = detection.backbone_utils._resnet_fpn_extractor(
-        resnet.ResNet(resnet.Bottleneck, layers, norm_layer=tv.ops.misc.FrozenBatchNorm2d),
-        5,
-        returned_layers=[2, 3, 4],
-        extra_blocks=tv.ops.feature_pyramid_network.LastLevelP6P7(256, 256),
-    )
-    model = detection.FCOS(body, CLASSES, min_size=min(canvas), max_size=max(canvas))
+    body = resnet_fpn(layers, small=small, frozen=True, from_c5=False)
+    model = torchvision().models.detection.FCOS(body, CLASSES, min_size=min(canvas), max_size=max(canvas))
     network, tasks = fcos(CLASSES, norm="frozen")
-    network = network.clone(backbone=ResNet(tuple(layers), norm="frozen"))
-    size = f"{canvas[0]}x{canvas[1]}, {sum(layers) * 3 + 2} layers"
-    found = Pair(f"fcos ({size})", randomise(model), network, tasks, FCOS, CLASSES, first=0, canvas=canvas)
+    if small:
+        network = network.clone(
+            backbone=ResNet(tuple(layers), bottleneck=False, norm="frozen"), neck=network.neck.clone(features=128)
+        )
+    name = "fcos (small)" if small else "fcos"
+    found = Pair(name, randomise(model), network, tasks, FCOS, CLASSES, first=0, canvas=canvas)
     branches = model.head.classification_head, model.head.regression_head
     last = {
         "cls_logits": ([branches[0].cls_logits], 1.5, -0.5),
@@ -38,10 +34,10 @@ def pair(layers, canvas):
 
 def test_equals_torchvision_with_a_small_body():
     with exact():
-        compare(pair([1, 1, 1, 1], (64, 96)), lr=1e-4, curve=1e-3)
+        compare(pair([1, 1, 1, 1], (64, 96), small=True), lr=1e-4, curve=1e-3)
 
 
 @pytest.mark.full
 def test_equals_torchvision():
     with exact():
-        compare(pair([3, 4, 6, 3], (256, 320)), lr=1e-4, curve=1e-3)
+        compare(pair([3, 4, 6, 3], (256, 320), small=False), lr=1e-4, curve=1e-3)

@@ -11,7 +11,7 @@ from ylosia_jax.systems.ssd import ssd300
 CLASSES = 5
 
 
-def pair(depths, widths):
+def pair(depths, widths, name):
     tv = torchvision()
     detection, vgg = tv.models.detection, tv.models.vgg
     torch.manual_seed(0)
@@ -29,7 +29,6 @@ def pair(depths, widths):
     )
     network, tasks = ssd300(CLASSES)
     network = network.clone(backbone=SSDVGG(depths=depths, widths=widths))
-    name = f"ssd300 (VGG-{sum(depths) + 3})"
     found = Pair(name, model, network, tasks, ssd(depths), CLASSES, first=1, canvas=(300, 300))
     branches = model.head.classification_head, model.head.regression_head
     last = {
@@ -42,10 +41,10 @@ def pair(depths, widths):
 
 def test_equals_torchvision_with_a_small_body():
     with exact():
-        compare(pair((1, 1, 1, 1, 1), (8, 8, 16, 512, 512)), lr=1e-4, curve=1e-3)
+        compare(pair((1, 1, 1, 1, 1), (8, 8, 16, 512, 512), "ssd300 (small)"), lr=1e-4, curve=1e-3)
 
 
 @pytest.mark.full
 def test_equals_torchvision():
     with exact():
-        compare(pair((2, 2, 3, 3, 3), (64, 128, 256, 512, 512)), lr=1e-4, curve=1e-3)
+        compare(pair((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), "ssd300"), lr=1e-4, curve=1e-3)

@@ -84,15 +84,19 @@ def default_boxes(
     Returns:
       [A, 4] xyxy in pixels; a constant of the shapes. None is larger than the canvas, some reach beyond it.
     """
+    # In float32, as shares of the canvas until the end: an object often overlaps several boxes equally but for
+    # rounding, and which of them answers for it shall be torchvision's choice.
+    sides = np.array(canvas[::-1], np.float32)
     levels: list[np.ndarray] = []
     for (height, width), own, above, shares, step in zip(
         shapes.values(), scales[:-1], scales[1:], ratios, steps, strict=True
     ):
-        sides = [(own, own), ((own * above) ** 0.5,) * 2]
+        sizes = [(own, own), ((own * above) ** 0.5,) * 2]
         for ratio in shares:
-            sides += [(own * ratio**0.5, own / ratio**0.5), (own / ratio**0.5, own * ratio**0.5)]
-        half = np.minimum(sides, 1) * canvas[::-1] / 2
-        y, x = np.meshgrid((np.arange(height) + 0.5) * step, (np.arange(width) + 0.5) * step, indexing="ij")
-        centres = np.stack([x, y], axis=-1).reshape(-1, 1, 2)
-        levels.append(np.concatenate([centres - half, centres + half], axis=-1).reshape(-1, 4))
-    return np.concatenate(levels).astype(np.float32)
+            sizes += [(own * ratio**0.5, own / ratio**0.5), (own / ratio**0.5, own * ratio**0.5)]
+        half = np.minimum(np.array(sizes, np.float32), 1) / 2
+        x = (np.arange(width, dtype=np.float32) + 0.5) / np.float32(canvas[1] / step)
+        y = (np.arange(height, dtype=np.float32) + 0.5) / np.float32(canvas[0] / step)
+        centres = np.stack(np.meshgrid(x, y), axis=-1).reshape(-1, 1, 2)
+        levels.append(np.concatenate([(centres - half) * sides, (centres + half) * sides], axis=-1).reshape(-1, 4))
+    return np.concatenate(levels)
