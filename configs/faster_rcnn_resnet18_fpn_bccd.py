@@ -6,6 +6,8 @@ Not trained yet: beside torchvision's model on the same batches, `experiments/tw
     ylosia train configs/faster_rcnn_resnet18_fpn_bccd.py --workdir runs/faster_rcnn_bccd
 """
 
+import dataclasses
+
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Imported
 from ylosia_jax.experiment import Data, Experiment
@@ -18,6 +20,9 @@ CLASSES = ("Platelets", "RBC", "WBC")
 
 def get_config() -> Experiment:
     network, tasks = faster_rcnn(len(CLASSES), depth=18)
+    # A small picture has few regions to tell apart.
+    tasks["rpn"] = dataclasses.replace(tasks["rpn"], pre_nms=(500, 500), post_nms=(500, 300))
+    tasks["box"] = dataclasses.replace(tasks["box"], samples=128)
     return Experiment(
         network=network,
         tasks=tasks,
@@ -31,6 +36,6 @@ def get_config() -> Experiment:
         ),
         # Cells have no up and no left.
         augment=Augment(flip=0.5, flip_vertical=0.5),
-        optim=Optim(optimizer="plain_sgd", lr=0.01, weight_decay=1e-4, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
+        optim=Optim(lr=5e-4, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
         train=Train(epochs=12, evaluate_every=12),
     )

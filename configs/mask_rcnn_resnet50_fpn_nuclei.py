@@ -8,6 +8,8 @@ torchvision's model on the same batches.
     ylosia train configs/mask_rcnn_resnet50_fpn_nuclei.py --workdir runs/mask_rcnn_nuclei
 """
 
+import dataclasses
+
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Imported
 from ylosia_jax.experiment import Data, Experiment
@@ -18,6 +20,10 @@ from ylosia_jax.train.optim import Optim
 
 def get_config() -> Experiment:
     network, tasks = mask_rcnn(1)
+    # A small picture has few regions to tell apart.
+    tasks["rpn"] = dataclasses.replace(tasks["rpn"], pre_nms=(500, 500), post_nms=(500, 300))
+    tasks["box"] = dataclasses.replace(tasks["box"], samples=128)
+    tasks["mask"] = dataclasses.replace(tasks["mask"], regions=32)
     return Experiment(
         network=network,
         tasks=tasks,
@@ -31,6 +37,6 @@ def get_config() -> Experiment:
         ),
         # Nuclei have no up and no left.
         augment=Augment(flip=0.5, flip_vertical=0.5),
-        optim=Optim(optimizer="plain_sgd", lr=0.01, weight_decay=1e-4, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
+        optim=Optim(lr=5e-4, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
         train=Train(epochs=40, evaluate_every=40, best_metric="mask/AP"),
     )

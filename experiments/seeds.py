@@ -29,6 +29,8 @@ KEEP += ":glibc.malloc.mmap_threshold=40000000000:glibc.malloc.trim_threshold=40
 FAST = {"GLIBC_TUNABLES": KEEP}
 
 Measure = Callable[[Path, Path], Mapping[str, float]]
+# (workdir, seed, args, scores) -> the row, as `train` has it.
+Trainer = Callable[[Path, int, Sequence[str], Sequence[str]], dict[str, str]]
 
 
 def reproduce(
@@ -37,6 +39,7 @@ def reproduce(
     scores: Sequence[str],
     imports: Mapping[str, Sequence[Sequence[str]]] | None = None,
     measure: Measure | None = None,
+    trainer: Trainer | None = None,
 ) -> None:
     """Reads the command line and runs what it asks for.
 
@@ -47,6 +50,7 @@ def reproduce(
       imports: by name of a set that the variants' configs name, the arguments of `ylosia data import` for each split,
         in which `{source}` stands for the folder given on the command line.
       measure: further scores by name, of a finished run's folder and the data root.
+      trainer: in the place of `train`, for what is not trained by `ylosia train`.
     """
     parser = argparse.ArgumentParser(description=f"Runs experiments/{folder.name} and writes its results.csv.")
     if imports:
@@ -71,7 +75,11 @@ def reproduce(
     for seed in options.seeds:
         for variant in options.variants:
             workdir = root / "runs" / folder.name / f"{variant}-{seed}"
-            row = {"variant": variant, "seed": str(seed), **train(workdir, seed, variants[variant], scores)}
+            row = {
+                "variant": variant,
+                "seed": str(seed),
+                **(trainer or train)(workdir, seed, variants[variant], scores),
+            }
             if measure is not None:
                 row |= {name: f"{value:.4f}" for name, value in measure(workdir, data).items()}
             row |= {"processor": processor(), "cores": str(len(os.sched_getaffinity(0)))}

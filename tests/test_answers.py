@@ -9,7 +9,7 @@ from ylosia_jax import rle
 from ylosia_jax.answers import paste, true_segments, unpad
 from ylosia_jax.data.pipeline import Letterbox
 from ylosia_jax.predict import Labels, Result, Segments, write_maps
-from ylosia_jax.types import VOID, Categories, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
+from ylosia_jax.types import VOID, BoxMasks, Categories, Detections, Example, Masks, PanopticMap, Poses, SemanticMap
 
 CANVAS = (32, 48)
 
@@ -103,6 +103,30 @@ def test_true_segments_lay_small_things_on_large_ones_and_stuff_below():
     assert dict(zip(found.labels.tolist(), areas, strict=True)) == {0: 24 - 6, 1: 4, 3: 64 - 36 - 18 - 1}
     assert areas[0] == 36 - 4
     np.testing.assert_array_equal(found.crowd, [False, False, True, False])
+
+
+def test_a_mask_over_its_box_is_pasted_into_the_image():
+    """In an image of half the canvas's pixels; the second detection is padding."""
+    detections = Detections(
+        boxes=np.array([[[16.0, 8.0, 72.0, 64.0], [0, 0, 0, 0]]], np.float32),
+        scores=np.array([[0.9, 0.0]], np.float32),
+        labels=np.zeros((1, 2), int),
+        valid=np.array([[True, False]]),
+        index=np.zeros((1, 2), int),
+    )
+    logits = np.full((1, 2, 28, 28), -20.0, np.float32)
+    logits[0, 0, :, :14] = 20
+    canvas = (80, 96)
+    answer = unpad({"box": detections, "mask": BoxMasks(logits)}, 0, Letterbox.fit((40, 48), canvas), canvas)
+    assert answer.detections is not None
+    assert answer.detections.masks is not None
+    (found,) = (rle.decode(mask, (40, 48)) for mask in answer.detections.masks)
+    wanted = np.zeros((40, 48), bool)
+    # The box is 28 pixels wide here, a cell each, of which the left half is the object's.
+    wanted[4:32, 8:22] = True
+    assert (found ^ wanted).sum() <= 28 + 14 + 28
+    assert found[5:31, 9:21].all()
+    assert not found[:, 24:].any()
 
 
 def test_maps_are_written_in_the_panoptic_coding(tmp_path: Path):

@@ -1,7 +1,7 @@
 """What a network answered about one image, without padding and in that image's own pixels."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 import cv2
@@ -100,8 +100,8 @@ def paste(logits: np.ndarray, boxes: np.ndarray, letterbox: Letterbox, canvas: t
     return tuple(masks)
 
 
-def paste_boxes(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Masks in pixels of an image, [m, H, W], from logits on a grid over each one's box.
+def paste_boxes(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) -> Iterator[np.ndarray]:
+    """Masks in pixels of an image, [H, W], one after the other, from logits on a grid over each one's box.
 
     As torchvision pastes them: probabilities with a ring of zeros around them, enlarged bilinearly to whole pixels and
     cut at one half.
@@ -112,7 +112,6 @@ def paste_boxes(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) ->
       size: height and width of the image.
     """
     height, width = size
-    pages = np.zeros((len(logits), height, width), bool)
     with np.errstate(over="ignore"):
         scores = np.pad(1 / (1 + np.exp(-logits)), ((0, 0), (1, 1), (1, 1)))
     grid = scores.shape[1:]
@@ -120,20 +119,20 @@ def paste_boxes(logits: np.ndarray, boxes: np.ndarray, size: tuple[int, int]) ->
     half = half * [grid[1] / (grid[1] - 2), grid[0] / (grid[0] - 2)]
     # Rounded towards zero, and both ends belong to the mask.
     low, high = (centre - half).astype(int), (centre + half).astype(int)
-    for page, score, (x0, y0), (x1, y1) in zip(pages, scores, low.tolist(), high.tolist(), strict=True):
+    for score, (x0, y0), (x1, y1) in zip(scores, low.tolist(), high.tolist(), strict=True):
+        page = np.zeros(size, bool)
         wide, tall = max(x1 - x0 + 1, 1), max(y1 - y0 + 1, 1)
         left, top, right, bottom = max(x0, 0), max(y0, 0), min(x1 + 1, width), min(y1 + 1, height)
-        if right <= left or bottom <= top:
-            continue
-        y, x = (
-            np.clip((np.arange(first, last) - start + 0.5) * cells / count - 0.5, 0, cells - 1)
-            for first, last, start, cells, count in (
-                (top, bottom, y0, grid[0], tall),
-                (left, right, x0, grid[1], wide),
+        if right > left and bottom > top:
+            y, x = (
+                np.clip((np.arange(first, last) - start + 0.5) * cells / count - 0.5, 0, cells - 1)
+                for first, last, start, cells, count in (
+                    (top, bottom, y0, grid[0], tall),
+                    (left, right, x0, grid[1], wide),
+                )
             )
-        )
-        page[top:bottom, left:right] = _bilinear(score, y, x) > 0.5
-    return pages
+            page[top:bottom, left:right] = _bilinear(score, y, x) > 0.5
+        yield page
 
 
 def true_segments(example: Example, things: int) -> ImageSegments | None:

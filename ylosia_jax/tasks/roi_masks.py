@@ -73,9 +73,10 @@ class RoiMasks:
         if batch.instances is None:
             raise ValueError("the batch has no map of instances")
         numbers = batch.instances.astype(jnp.int32)
+        height, width = found.logits.shape[2:4]
         return RoiMaskTargets(
             labels=jnp.take_along_axis(batch.objects.labels, rois.index, axis=1),
-            masks=roi.crop_numbers(numbers, 1 + rois.index, rois.boxes, found.logits.shape[2:4]),
+            masks=roi.crop_numbers(numbers, 1 + rois.index, rois.boxes, (height, width)),
         )
 
     def loss(
