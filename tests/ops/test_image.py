@@ -203,10 +203,10 @@ def test_neutral_recolour_leaves_colours_alone():
 
 def test_resize_by_hand_and_at_any_sizes():
     row = jnp.array([0.0, 4.0]).reshape(1, 1, 2, 1)
-    np.testing.assert_allclose(image.resize(row, 1, 4).ravel(), [0, 1, 3, 4], atol=1e-6)
-    np.testing.assert_allclose(image.resize(row, 1, 3).ravel(), [0, 2, 4], atol=1e-6)
+    np.testing.assert_allclose(image_ops.resize(row, 1, 4).ravel(), [0, 1, 3, 4], atol=1e-6)
+    np.testing.assert_allclose(image_ops.resize(row, 1, 3).ravel(), [0, 2, 4], atol=1e-6)
     # Shrinking takes the two pixels beside each centre, and no others.
     wide = jnp.arange(8.0).at[0].set(100).reshape(1, 1, 8, 1)
-    np.testing.assert_allclose(image.resize(wide, 1, 2).ravel(), [1.5, 5.5], atol=1e-6)
-    ones = image.resize(jnp.ones((2, 5, 7, 3)), 13, 11)
+    np.testing.assert_allclose(image_ops.resize(wide, 1, 2).ravel(), [1.5, 5.5], atol=1e-6)
+    ones = image_ops.resize(jnp.ones((2, 5, 7, 3)), 13, 11)
     np.testing.assert_allclose(ones, np.ones((2, 13, 11, 3)), atol=1e-6)

@@ -36,7 +36,8 @@ PLUS = Layout("twin", (*within("backbone/", "backbone.", RESNET), *within("heads
 SYSTEMS = {"fcn": FCN, "deeplabv3": DEEPLABV3, "deeplabv3_plus": PLUS}
 QUICK = {"xla_backend_optimization_level": 0}
 SIZES = ("small", pytest.param("full", marks=pytest.mark.full))
-RATE = 1e-3  # of the twenty steps
+NARROW = 16  # the width of the small networks' first stage
+RATE = 2e-4  # of the twenty steps
 # Height and width of the images of which answers are compared, and of those that are learned. The dilations of the
 # first reach into the picture; on the second the small networks' twenty steps take seconds.
 CANVASES = {"small": ((96, 128), (64, 64)), "full": ((256, 320), (128, 160))}
@@ -66,11 +67,11 @@ def pair(system: str, size: str) -> Pair:
     # Dropout would draw other numbers in torch.
     heads = {name: head.clone(dropout=0.0) for name, head in network.heads.items()}
     if size == "small":
-        body = ResNet((1, 1, 2, 2), output_stride=network.backbone.output_stride)
+        body = ResNet((1, 1, 2, 2), width=NARROW, output_stride=network.backbone.output_stride)
         network = network.clone(backbone=body, heads=heads)
     else:
         network = network.clone(heads=heads)
-    model = randomise(reference(system, network.backbone.depths))
+    model = randomise(reference(system, network.backbone))
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
@@ -80,19 +81,35 @@ def pair(system: str, size: str) -> Pair:
     return Pair(name, network, tasks, model, SYSTEMS[system], variables)
 
 
-def reference(system: str, depths: tuple[int, ...]) -> Any:
+def reference(system: str, body: ResNet) -> Any:
     """torchvision's model, or the twin, on a ResNet of bottlenecks."""
-    found = torchvision().models
+    found, last = torchvision().models, 32 * body.width
     dilate = [False, system != "deeplabv3_plus", True]
-    resnet = found.resnet.ResNet(
-        found.resnet.Bottleneck, list(depths), replace_stride_with_dilation=dilate, norm_layer=None
-    )
-    match system:
-        case "fcn":
-            return found.segmentation.fcn._fcn_resnet(resnet, CLASSES, True)
-        case "deeplabv3":
-            return found.segmentation.deeplabv3._deeplabv3_resnet(resnet, CLASSES, True)
-    return Plus(resnet)
+    make = found.resnet.ResNet if body.width == 64 else narrow_resnet
+    resnet = make(found.resnet.Bottleneck, list(body.depths), replace_stride_with_dilation=dilate)
+    if system == "deeplabv3_plus":
+        return Plus(resnet, last)
+    features = found._utils.IntermediateLayerGetter(resnet, {"layer4": "out", "layer3": "aux"})
+    auxiliary = found.segmentation.fcn.FCNHead(last // 2, CLASSES)
+    if system == "fcn":
+        return found.segmentation.fcn.FCN(features, found.segmentation.fcn.FCNHead(last, CLASSES), auxiliary)
+    head = found.segmentation.deeplabv3.DeepLabHead(last, CLASSES)
+    return found.segmentation.deeplabv3.DeepLabV3(features, head, auxiliary)
+
+
+def narrow_resnet(*args: Any, **options: Any) -> Any:
+    """torchvision's, of a quarter of the width."""
+
+    class Narrow(torchvision().models.resnet.ResNet):
+        def _make_layer(self, block: Any, planes: int, *args: Any, **options: Any) -> Any:
+            if planes == 64:
+                self.inplanes = NARROW
+            return super()._make_layer(block, planes * NARROW // 64, *args, **options)
+
+    resnet = Narrow(*args, **options)
+    resnet.conv1 = torch.nn.Conv2d(3, NARROW, 7, stride=2, padding=3, bias=False)
+    resnet.bn1 = torch.nn.BatchNorm2d(NARROW)
+    return resnet
 
 
 def normed(features: int, out: int, kernel: int = 1, dilation: int = 1, groups: int = 1) -> list[Any]:
@@ -108,15 +125,15 @@ def separable(features: int, out: int, dilation: int = 1) -> Any:
 class Plus(torch.nn.Module):
     """DeepLabv3+ as sections 3.1, 3.2 and 4 of arXiv:1802.02611 have it, at output stride 16."""
 
-    def __init__(self, resnet: Any) -> None:
+    def __init__(self, resnet: Any, last: int) -> None:
         super().__init__()
         nn = torch.nn
         self.backbone = torchvision().models._utils.IntermediateLayerGetter(resnet, {"layer1": "low", "layer4": "out"})
-        self.point = nn.Sequential(*normed(2048, 256))
-        self.rates = nn.ModuleList(separable(2048, 256, rate) for rate in (6, 12, 18))
-        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *normed(2048, 256))
+        self.point = nn.Sequential(*normed(last, 256))
+        self.rates = nn.ModuleList(separable(last, 256, rate) for rate in (6, 12, 18))
+        self.pool = nn.Sequential(nn.AdaptiveAvgPool2d(1), *normed(last, 256))
         self.project = nn.Sequential(*normed(5 * 256, 256))
-        self.low = nn.Sequential(*normed(256, 48))
+        self.low = nn.Sequential(*normed(last // 8, 48))
         self.decoder = nn.Sequential(separable(256 + 48, 256), separable(256, 256))
         self.out = nn.Conv2d(256, CLASSES, 1)
 
@@ -193,59 +210,59 @@ def test_forward(system: str, size: str) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("system", SYSTEMS)
-def test_loss_and_twenty_steps(system: str, size: str) -> None:
-    """In training mode: batch norm by the batch's own statistics.
-
-    Four images: of two, batch norm makes +1 and -1 of the pooled level, whatever it is, and gradients of rounding.
-    """
-    found, batch = pair(system, size), make_batch(4, CANVASES[size][1])
-    optimizer = optax.sgd(RATE, momentum=0.9)
-
-    @functools.partial(jax.jit, compiler_options=QUICK)
-    def step(params: Any, stats: Any, moments: Any) -> Any:
-        (loss, stats), grads = jax.value_and_grad(lambda p: our_loss(found, batch, p, stats), has_aux=True)(params)
-        updates, moments = optimizer.update(grads, moments, params)
-        return loss, optax.apply_updates(params, updates), stats, moments
-
-    params, stats = found.variables["params"], found.variables["batch_stats"]
-    moments = optimizer.init(params)
-    model = copy.deepcopy(found.model).train()
-    other = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
-    ours, theirs = [], []
-    with exact():
-        for _ in range(20):
-            loss, params, stats, moments = step(params, stats, moments)
-            ours.append(float(loss))
-            other.zero_grad()
-            loss = torch_loss(model, found.images(batch), batch)
-            loss.backward()
-            other.step()
-            theirs.append(loss.item())
-    record(found.name, "loss", abs(ours[0] / theirs[0] - 1), 1e-5)
-    assert theirs[-1] < 0.9 * theirs[0]
-    record(found.name, "20 steps", max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)), 1e-3)
-
-
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("system", SYSTEMS)
-def test_gradient(system: str, size: str) -> None:
-    """In double precision on both sides.
+def test_loss_gradient_and_twenty_steps(system: str, size: str) -> None:
+    """In training mode, and after the first loss in double precision on both sides.
 
     In single precision rounding decides for one in a million units whether its ReLU is on, in each framework its own
     way: that alone moves gradients of a parameter by a thousandth or two, torch's from its own in double precision.
+    Four images: of two, batch norm makes +1 and -1 of the pooled level, whatever it is.
     """
     found, batch = pair(system, size), make_batch(4, CANVASES[size][1])
+    model = copy.deepcopy(found.model).train()
+    optimizer, single = optax.sgd(RATE, momentum=0.9), found.variables
+    with exact():
+        loss = jax.jit(lambda p, s: our_loss(found, batch, p, s)[0], compiler_options=QUICK)
+        error = (
+            float(loss(single["params"], single["batch_stats"])) / torch_loss(model, found.images(batch), batch).item()
+        )
+    record(found.name, "loss", abs(error - 1), 1e-5)
+
+    wide = batch.replace(image=np.asarray(batch.image, np.float64))  # type: ignore[attr-defined]
+
+    @functools.partial(jax.jit, compiler_options=QUICK)
+    def step(params: Any, stats: Any, moments: Any) -> Any:
+        (loss, stats), grads = jax.value_and_grad(lambda p: our_loss(found, wide, p, stats), has_aux=True)(params)
+        updates, moments = optimizer.update(grads, moments, params)
+        return loss, grads, optax.apply_updates(params, updates), stats, moments
+
     model = copy.deepcopy(found.model).train().double()
-    torch_loss(model, found.images(batch).double(), batch).backward()
+    other = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
+    images = found.images(batch).double()
+    ours, theirs = [], []
     with exact(), jax.enable_x64(True):
-        double = jax.tree.map(lambda x: np.asarray(x, np.float64), found.variables)
-        wide = batch.replace(image=np.asarray(batch.image, np.float64))  # type: ignore[attr-defined]
-        gradient = jax.jit(jax.grad(lambda p, s: our_loss(found, wide, p, s)[0]), compiler_options=QUICK)
-        grads = jax.device_get(gradient(double["params"], double["batch_stats"]))
+        double = jax.tree.map(lambda x: np.asarray(x, np.float64), single)
+        params, stats = double["params"], double["batch_stats"]
+        moments = optimizer.init(params)
+        for i in range(20):
+            loss, grads, params, stats, moments = step(params, stats, moments)
+            ours.append(float(loss))
+            other.zero_grad()
+            loss = torch_loss(model, images, batch)
+            loss.backward()
+            theirs.append(loss.item())
+            if i == 0:
+                record(found.name, "gradient (float64)", worst_gradient(found, model, jax.device_get(grads)), 1e-4)
+            other.step()
+    assert theirs[-1] < 0.95 * theirs[0], theirs
+    record(found.name, "20 steps (float64)", max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)), 1e-4)
+
+
+def worst_gradient(found: Pair, model: Any, grads: Any) -> float:
+    """The largest difference in norm of a parameter's gradient, relative to its own."""
     named, errors = dict(model.named_parameters()), []
     for path, ours in jax.tree.leaves_with_path(grads):
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         theirs = from_torch(numpy(named.pop(found.layout.name_of(name)).grad), name.rpartition("/")[2])
         errors.append(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
     assert not named
-    record(found.name, "gradient (float64)", float(max(errors)), 1e-4)
+    return float(max(errors))

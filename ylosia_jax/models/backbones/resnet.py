@@ -86,7 +86,7 @@ class ResNet(nn.Module):
       width: features of the stem and of the first stage, which double from stage to stage.
       output_stride: 32, or 16 or 8: the last or the last two stages dilate their convolutions instead of shrinking
         (DeepLab, arXiv:1706.05587, section 3.1). Its levels c4 and c5 have then that stride, whatever their names say.
-      multi_grid: what the dilation of each of c5's blocks is multiplied by (section 4.2.1 there: 1, 2, 4); empty for
+      multi_grid: what the dilation of each of c5's blocks is multiplied by (section 3.2.1 there: 1, 2, 4); empty for
         torchvision's, all 1, of which the first block still has the dilation of c4.
       norm: "frozen" where trained weights stay as they are, see `nn.norm`.
       eps: of the norm; 0 for what torchvision's first detectors were published with.

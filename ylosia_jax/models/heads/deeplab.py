@@ -14,7 +14,7 @@ from ylosia_jax.ops.image import resize
 class Wide(nn.Module):
     """A 3x3 convolution with norm and ReLU; or its depthwise separable form, 3x3 in each channel and 1x1 between them.
 
-    Of the separable form both parts have their norm and ReLU (arXiv:1802.02611, section 4).
+    Of the separable form both parts have their norm and ReLU (arXiv:1802.02611, section 3.2).
     """
 
     features: int
@@ -128,7 +128,7 @@ class DeepLabHead(nn.Module):
 class DeepLabPlusHead(nn.Module):
     """DeepLabv3+'s (section 3.1): the pyramid enlarged to a fine level, of which it sees a few features, and refined.
 
-    All 3x3 convolutions are depthwise separable (section 3.2).
+    All 3x3 convolutions are depthwise separable (section 3.1).
 
     Attributes:
       num_classes: S.

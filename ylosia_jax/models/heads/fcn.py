@@ -14,7 +14,7 @@ class FCNHead(nn.Module):
     """Logits of every semantic class at each cell of one level: a 3x3 convolution and a linear answer.
 
     The paper adds up answers of three levels; a dilated backbone keeps its last level fine instead. On an earlier level
-    it is the auxiliary head of FCN and DeepLabv3 (PSPNet, arXiv:1612.01105, section 3.4): trained beside the other, and
+    it is the auxiliary head of FCN and DeepLabv3 (PSPNet, arXiv:1612.01105, section 4): trained beside the other, and
     left out of prediction.
 
     Attributes:
