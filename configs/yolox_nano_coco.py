@@ -53,5 +53,5 @@ def get_config() -> Experiment:
         optim=Optim(
             optimizer="sgd", lr=0.01, weight_decay=5e-4, warmup_steps=9000, final_lr=0.05, clip=0.0, ema_decay=0.9998
         ),
-        train=Train(epochs=EPOCHS, evaluate_every=10, precision="bfloat16", checkpoint_every=2000),
+        train=Train(epochs=EPOCHS, evaluate_every=10, checkpoint_every=2000),
     )
