@@ -45,7 +45,7 @@ def state_of(variables):
 
 
 def exported(variables):
-    """What an ONNX file of it holds: convolutions in the order in which they run, numbered, with their norms in them."""
+    """What an ONNX file of it holds: convolutions in the order in which they run, by number, their norms in them."""
     order: list[tuple[str, ...]] = []
 
     def note(method, args, kwargs, context):

@@ -150,9 +150,7 @@ def test_every_tensor_of_every_scale_has_its_place(scale):
     assert sum(p.numel() for p in learned.values()) == PARAMETERS[scale]
     assert state["model.22.dfl.conv.weight"].shape == (1, 16, 1, 1)
     wanted = {
-        YLOSIA.name_of(path_of(path).partition("/")[2]): to_torch(
-            np.empty(leaf.shape, bool), path_of(path).split("/")[-1]
-        )
+        YLOSIA.name_of(path_of(path).partition("/")[2]): to_torch(np.empty(leaf.shape, bool), path_of(path).split("/")[-1])
         for path, leaf in jax.tree_util.tree_leaves_with_path(form)
     }
     held = {name: tuple(t.shape) for name, t in state.items() if "num_batches" not in name and "dfl" not in name}

@@ -91,7 +91,7 @@ def test_forward(file: Path, pictures: np.ndarray) -> None:
 
 
 def test_scores_and_boxes(file: Path, pictures: np.ndarray) -> None:
-    """In float32, as it is used. Where nothing is found the runtime itself is up to 2e-4 off what float64 makes of it."""
+    """In float32, as it is used. Where nothing is found the runtime's own boxes are up to 2e-4 off those of float64."""
     runtime = pytest.importorskip("onnxruntime", reason="needs the packages of requirements-parity.txt: make parity")
     options = runtime.SessionOptions()
     options.intra_op_num_threads = 1
