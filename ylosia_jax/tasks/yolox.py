@@ -122,7 +122,7 @@ class YOLOXBoxes:
         dense: DenseOutputs = outputs[self.head]
         asked: YOLOXTargets = targets[self.head]
         place, strides = _points(dense)
-        # What answers for nothing says no box: its sides may have any exponent, and no power of it shall spoil a gradient.
+        # What answers for nothing says no box: its sides may have any exponent, none of which shall spoil a gradient.
         deltas = jnp.where(asked.positive[..., None], points.flatten_levels(dense.deltas), 0)
         # Overlaps are scale-free, and in strides the coordinates stay small.
         found = decode_boxes(deltas, place, strides) / strides[:, None]
