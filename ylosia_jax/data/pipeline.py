@@ -18,7 +18,7 @@ from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.types import VOID, Batch, Example, Objects, Rois, Source
 
 # How a picture gets its size on the canvas. area: sides are rounded, and of one that shrinks each pixel is the mean of
-# those that it covers. bilinear: YOLOX's way, and that of other detectors that OpenCV feeds. Each pixel lies between the
+# those that it covers. bilinear: the way of YOLOX and of other detectors that OpenCV feeds. Each pixel lies between the
 # four nearest, and what is between those is skipped; sides are rounded down, but boxes scaled as if they were not.
 Resize = Literal["area", "bilinear"]
 

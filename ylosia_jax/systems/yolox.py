@@ -25,7 +25,7 @@ SCALES: dict[Scale, tuple[float, float]] = {
 def yolox(scale: Scale, num_classes: int, *, l1_epoch: int | None = None) -> tuple[Network, dict[str, Any]]:
     """Network and task of YOLOX at one of its published scales; nano's 3x3 convolutions are depthwise separable.
 
-    Parameters at 80 classes: nano COUNT.
+    Parameters at 80 classes: nano 912,159, tiny 5,055,855, s 8,968,255, m 25,326,495, l 54,208,895, x 99,071,455.
 
     Args:
       l1_epoch: see `YOLOXBoxes`; in the paper's runs the 15th from last.

@@ -122,7 +122,8 @@ class YOLOXBoxes:
         dense: DenseOutputs = outputs[self.head]
         asked: YOLOXTargets = targets[self.head]
         place, strides = _points(dense)
-        deltas = points.flatten_levels(dense.deltas)
+        # What answers for nothing says no box: its sides may have any exponent, none of which shall spoil a gradient.
+        deltas = jnp.where(asked.positive[..., None], points.flatten_levels(dense.deltas), 0)
         # Overlaps are scale-free, and in strides the coordinates stay small.
         found = decode_boxes(deltas, place, strides) / strides[:, None]
         box_loss = 1 - box_ops.iou(found, asked.boxes / strides[:, None]) ** 2
@@ -145,7 +146,7 @@ class YOLOXBoxes:
         }
         if self.l1_epoch is not None:
             encoded = encode_boxes(asked.boxes, place, strides)
-            distance = jnp.where(asked.positive[..., None], jnp.abs(deltas - encoded), 0).sum(axis=-1)
+            distance = jnp.abs(deltas - encoded).sum(axis=-1) * asked.positive
             parts["l1"] = mean(distance * (batch.epoch >= self.l1_epoch)[:, None])
         return sum(parts.values(), start=jnp.zeros(())), parts
 
