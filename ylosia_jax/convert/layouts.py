@@ -5,7 +5,10 @@ from typing import Any
 
 from ylosia_jax.convert.classifiers import CLASSIFIERS
 from ylosia_jax.convert.layout import Layout, within
+from ylosia_jax.convert.onestage import FCOS, RETINANET, RETINANET_2020, ssd
 from ylosia_jax.convert.resnet import RESNET, fpn
+from ylosia_jax.convert.segmentation import DEEPLABV3, FCN
+from ylosia_jax.convert.two_stage import RCNN, RCNN_2019, RCNN_V2
 from ylosia_jax.convert.ylosia import YLOSIA
 from ylosia_jax.convert.yolox import YOLOX
 from ylosia_jax.types import UserError
@@ -20,6 +23,15 @@ LAYOUTS: tuple[Layout, ...] = (
         "retinanet_fpn", (*within("backbone/", "backbone.body.", RESNET), *within("neck/", "backbone.fpn.", fpn(3)))
     ),
     *CLASSIFIERS,
+    RCNN,
+    RCNN_V2,
+    RCNN_2019,
+    RETINANET,
+    RETINANET_2020,
+    FCOS,
+    ssd(),
+    FCN,
+    DEEPLABV3,
 )
 
 

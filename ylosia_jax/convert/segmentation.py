@@ -22,5 +22,5 @@ _DEEPLAB_HEAD = (
 )
 _AROUND = (*within("backbone/", "backbone.", RESNET), *within("heads_auxiliary/", "aux_classifier.", _FCN_HEAD))
 
-FCN = Layout("torchvision FCN", (*_AROUND, *within("heads_semantic/", "classifier.", _FCN_HEAD)))
-DEEPLABV3 = Layout("torchvision DeepLabv3", (*_AROUND, *within("heads_semantic/", "classifier.", _DEEPLAB_HEAD)))
+FCN = Layout("fcn", (*_AROUND, *within("heads_semantic/", "classifier.", _FCN_HEAD)))
+DEEPLABV3 = Layout("deeplabv3", (*_AROUND, *within("heads_semantic/", "classifier.", _DEEPLAB_HEAD)))
