@@ -158,7 +158,7 @@ def prepare(
     def array(value: Any, dtype: Any) -> Any:
         return np.array(value, dtype)
 
-    def resize(labels: np.ndarray | None, fill: int) -> Any:
+    def draw(labels: np.ndarray | None, fill: int) -> Any:
         return np.full(canvas, fill, np.uint8) if labels is None else box.apply_labels(labels, canvas, fill)
 
     masked = keypoints = known = instances = semantic = None
@@ -167,7 +167,7 @@ def prepare(
         # Crowds go unmasked: nothing is learned from their shape, and they would cover the single objects in them.
         rows = [int(row) for row in keep if masks[row] and not example.crowd[row]]
         places = np.append(0, 1 + np.searchsorted(keep, rows)).astype(np.uint8)
-        instances = resize(places[instance_map(masks, rows, box.size)] if rows else None, 0)
+        instances = draw(places[instance_map(masks, rows, box.size)] if rows else None, 0)
         # Of one that lies wholly under others, or that is too small for the canvas, nobody sees the shape.
         masked = array(np.isin(1 + np.arange(max_objects), instances), bool)
     if needs.points:
@@ -175,7 +175,7 @@ def prepare(
         seen = points[..., 2:] > 0
         keypoints = pad(np.concatenate([points[..., :2] * box.scale[:2] * seen, points[..., 2:]], -1, dtype=np.float32))
     if needs.semantic:
-        semantic = resize(example.semantic, VOID)
+        semantic = draw(example.semantic, VOID)
     if needs.classes:
         known = array(np.ones(needs.classes) if example.known is None else example.known, bool)
 
