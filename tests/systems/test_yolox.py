@@ -18,7 +18,7 @@ from ylosia_jax.systems.yolox import yolox
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import make_mesh, place_batch
 
-STEPS = 250
+STEPS = 300
 
 
 def form(network, side=64):
@@ -63,27 +63,27 @@ def test_focus_keeps_every_pixel_down_the_columns_first():
 
 
 @pytest.mark.slow
-def test_eight_images_are_learned_by_heart() -> None:
-    source = Scenes("train", size=8, image_size=(128, 128))
+def test_four_images_are_learned_by_heart() -> None:
+    source = Scenes("train", size=4, image_size=(128, 128))
     network, tasks = yolox("nano", len(CLASSES), l1_epoch=0)
     experiment = Experiment(
         network=network,
         tasks=tasks,
-        data=Data(train=source, valid=source, classes=CLASSES, image_size=128, batch_size=8, max_objects=32),
+        data=Data(train=source, valid=source, classes=CLASSES, image_size=128, batch_size=4, max_objects=32),
         augment=Augment(),
         optim=Optim(lr=4e-3, warmup_steps=20, weight_decay=0.0, ema_decay=0.9, ema_warmup=10),
     )
     mesh = make_mesh()
     compiled = compile_step(experiment, mesh, STEPS)
-    examples = [prepare(source[i], i, 0, experiment.canvas, experiment.data.max_objects) for i in range(8)]
+    examples = [prepare(source[i], i, 0, experiment.canvas, experiment.data.max_objects) for i in range(4)]
     batch = place_batch(mesh, stack(examples))
     state = compiled.init()
     losses = np.zeros(STEPS)
     for step in range(STEPS):
         state, metrics = compiled.step(state, batch)
         losses[step] = metrics["loss"]
-    assert losses[-1] < losses[0] / 20
+    assert losses[-1] < losses[0] / 15
     predict = compile_predict(network, tasks, mesh)
-    scores = evaluate(predict, state.average, source, mesh, canvas=experiment.canvas, batch_size=8)
-    assert scores["box"]["AP50"] >= 0.95
+    scores = evaluate(predict, state.average, source, mesh, canvas=experiment.canvas, batch_size=4)
+    assert scores["box"]["AP50"] >= 0.99
     assert compiled.step._cache_size() == 1
