@@ -31,8 +31,8 @@ def get_config() -> Experiment:
             max_objects=1,
             cache=0.1,
         ),
-        # Digits have one way up and one way round: shift and scale them a little.
-        augment=Augment(scale=(0.9, 1.15), translate=0.06),
+        # Digits have one way up and one way round: shift and scale them.
+        augment=Augment(scale=(0.8, 1.2), translate=0.1),
         optim=Optim(lr=2e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
         train=Train(epochs=40, evaluate_every=10, best_metric="classification/top1"),
     )
