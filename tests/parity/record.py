@@ -1,7 +1,7 @@
 """What the parity tests measured, for the table in the docs.
 
-Each test appends its worst error to the file that $YLOSIA_PARITY names, and nothing without it; `make parity` sets it and
-makes docs/parity.md of it.
+Each test appends its worst error to the file that $YLOSIA_PARITY names, and nothing without it; `make parity` sets it
+and makes docs/parity.md of it.
 """
 
 import csv
