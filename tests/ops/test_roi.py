@@ -78,13 +78,14 @@ def test_a_cut_mask_is_a_share_of_each_bin() -> None:
 
 
 def test_cells_are_found_again() -> None:
-    boxes = jnp.array([[10.0, 20.0, 66.0, 76.0], [0.0, 0.0, 28.0, 14.0]])
+    # Cells of 1 x 1 and of 2 x 3 px.
+    boxes = jnp.array([[10.0, 20.0, 66.0, 76.0], [0.0, 0.0, 112.0, 168.0]])
     points = jnp.array([[[30.2, 40.9, 2.0]], [[27.5, 0.1, 1.0]]])
     cells, inside = roi_heatmaps.encode_cells(points, boxes, (56, 56))
     assert inside.all()
     logits = jax.nn.one_hot(cells, 56 * 56).swapaxes(1, 2).reshape(2, 56, 56, 1)
-    places, _ = roi_heatmaps.decode_cells(logits, boxes, (80, 80))
-    assert float(jnp.abs(places - points[..., :2]).max()) <= 0.75
+    places, _ = roi_heatmaps.decode_cells(logits, boxes, (180, 180))
+    assert (jnp.abs(places - points[..., :2]) <= jnp.array([[[1.0, 1.0]], [[2.0, 3.0]]])).all()
 
 
 def test_proposals() -> None:

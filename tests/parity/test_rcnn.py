@@ -27,7 +27,6 @@ from ylosia_jax.types import Batch, Objects, Rois
 
 CLASSES, POINTS, ROWS = 4, 5, 8
 SYSTEMS = ("faster_rcnn", "mask_rcnn", "keypoint_rcnn", "faster_rcnn v2", "mask_rcnn v2")
-SIZES = ("small", pytest.param("full", marks=pytest.mark.full))
 # Whose loss each of torchvision's is.
 LOSSES = {
     "loss_objectness": ("rpn", "object"),
@@ -44,6 +43,22 @@ NETWORKS: dict[str, Any] = {
     "keypoint_rcnn": lambda version: keypoint_rcnn(CLASSES, points=POINTS, norm="frozen"),
 }
 QUICK = {"xla_backend_optimization_level": 0}
+
+
+# Mask R-CNN is all of Faster R-CNN and a head more: in CI it stands for both, and its twenty steps for all.
+IN_CI = ("mask_rcnn", "keypoint_rcnn", "mask_rcnn v2")
+
+
+def cases(*in_ci: str) -> Any:
+    """Every system at both sizes, those that CI has no time for marked."""
+    return pytest.mark.parametrize(
+        ("system", "size"),
+        [
+            pytest.param(system, size, marks=() if size == "small" and system in in_ci else pytest.mark.full)
+            for system in SYSTEMS
+            for size in ("small", "full")
+        ],
+    )
 
 
 @dataclasses.dataclass
@@ -73,8 +88,7 @@ def pair(system: str, size: str) -> Pair:
     kind, _, second = system.partition(" ")
     version = 2 if second else 1
     small = size == "small"
-    # With seed 0 the gradient of "faster_rcnn v2" is off by 5e-3: an activation is zero up to rounding.
-    torch.manual_seed(1 if system == "faster_rcnn v2" else 0)
+    torch.manual_seed(0)
     model = small_model(kind, version) if small else full_model(kind, version)
     prepare(model, kind)
     network, tasks = NETWORKS[kind](version)
@@ -343,8 +357,7 @@ def test_the_full_network_has_the_same_tensors(system: str) -> None:
         to_variables(renamed, RCNN_2019, form)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("system", SYSTEMS)
+@cases(*IN_CI)
 def test_the_answers_are_the_same(system: str, size: str) -> None:
     found = pair(system, size)
     model, network, batch = found.model.eval(), found.network, found.batch
@@ -422,26 +435,28 @@ def test_the_answers_are_the_same(system: str, size: str) -> None:
             )
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("system", SYSTEMS)
+@cases(*IN_CI)
 def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> None:
+    """torch in float64: in float32 an activation near zero gave it a gradient that is 5e-3 off its own in float64."""
     found = pair(system, size)
     inject(found)
     model = found.model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with exact():
-        wanted = model(found.images, targets_of(found.batch))
+        truth = [{**each, "boxes": each["boxes"].double()} for each in targets_of(found.batch)]
+        wanted = model.double()([image.double() for image in found.images], truth)
         model.zero_grad()
         sum(wanted.values()).backward()
+        theirs = {name: numpy(p.grad) for name, p in model.named_parameters()}
+        model.zero_grad()
         # The statistics that this forward has moved go back.
-        model.load_state_dict(before)
+        model.float().load_state_dict(before)
         params, others = split(found.variables)
         nothing = padded([], found.tasks["rpn"].post_nms[0])
         grads, (losses, _) = jax.device_get(found.gradient(params, others, 0, False, *nothing))
     assert losses.keys() == wanted.keys()
     error = max(abs(float(losses[name]) / wanted[name].item() - 1) for name in losses)
     record(found.name, "loss", error, 1e-5)
-    theirs = {name: numpy(p.grad) for name, p in model.named_parameters()}
     worst, used = 0.0, set()
     for path, ours in jax.tree_util.tree_flatten_with_path(grads)[0]:
         name = found.layout.name_of(jax.tree_util.keystr(path, simple=True, separator="/"))
@@ -456,8 +471,7 @@ def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> Non
     record(found.name, "gradient", worst, 1e-3)
 
 
-@pytest.mark.parametrize("size", SIZES)
-@pytest.mark.parametrize("system", SYSTEMS)
+@cases("mask_rcnn")
 def test_twenty_steps_are_the_same(system: str, size: str) -> None:
     """Plain SGD. torchvision's proposals are injected: where rounding swaps two, chance takes others from there on."""
     found = pair(system, size)

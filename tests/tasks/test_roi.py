@@ -150,9 +150,9 @@ def test_perfect_outputs_decode_to_the_truth() -> None:
     truth = np.array(batch.objects.keypoints[0][:3])
     assert np.abs(places - truth[..., :2])[truth[..., 2] > 0].max() <= 1
     assert not answers["keypoint"].keypoints[1].any()
-    # The left half of each box is the object's.
+    # The left half of each box is the object's, less half a pixel each way: RoIAlign is not aligned here.
     share = (answers["mask"].logits[0][:3] > 0).mean(axis=(1, 2))
-    np.testing.assert_allclose(share, 0.5, atol=0.03)
+    np.testing.assert_allclose(share, 13 / 28 * 27 / 28, atol=1e-6)
 
 
 def test_regions_that_learn() -> None:
