@@ -21,7 +21,7 @@ SYSTEMS = {
         lambda: resnet(50, 10),
         {"layer4.2.bn3.running_var", "layer2.0.downsample.0.weight", "fc.bias"},
     ),
-    "resnet_cifar": (lambda: resnet_cifar(56), {"module.layer3.8.bn2.running_mean", "module.linear.weight"}),
+    "resnet_cifar": (lambda: resnet_cifar(56), {"layer3.8.bn2.running_mean", "linear.weight"}),
     "densenet": (lambda: densenet121(10), {"features.denseblock4.denselayer16.conv2.weight", "features.norm5.bias"}),
     "densenet_published": (
         lambda: densenet121(10),

@@ -320,7 +320,8 @@ def test_published_mobilenet_v2(shared: Path) -> None:
 @pytest.mark.parametrize(("layers", "file"), [(20, "resnet20-12fca82f.th"), (56, "resnet56-4bfd9763.th")])
 def test_published_resnet_cifar(shared: Path, layers: Any, file: str) -> None:
     path = shared / "weights/resnet-cifar10" / file
-    tensors = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    saved = torch.load(path, map_location="cpu", weights_only=True)["state_dict"]
+    tensors = {name.removeprefix("module."): tensor for name, tensor in saved.items()}
     image = real_images(shared, 32)
     with exact(), torch.no_grad():
         wanted = numpy(cifar_logits(tensors, their_image(image), (layers - 2) // 6))
@@ -334,8 +335,8 @@ def cifar_logits(tensors: Any, x: Any, blocks: int) -> Any:
     functional = torch.nn.functional
 
     def conv_norm(conv: str, norm: str, x: Any, stride: int = 1) -> Any:
-        x = functional.conv2d(x, tensors[f"module.{conv}.weight"], stride=stride, padding=1)
-        numbers = (tensors[f"module.{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
+        x = functional.conv2d(x, tensors[f"{conv}.weight"], stride=stride, padding=1)
+        numbers = (tensors[f"{norm}.{part}"] for part in ("running_mean", "running_var", "weight", "bias"))
         return functional.batch_norm(x, *numbers)
 
     x = conv_norm("conv1", "bn1", x).relu()
@@ -351,4 +352,4 @@ def cifar_logits(tensors: Any, x: Any, blocks: int) -> Any:
                 shifted[:, quarter : 3 * quarter] = x[:, :, ::2, ::2]
                 x = shifted
             x = (x + y).relu()
-    return x.mean((2, 3)) @ tensors["module.linear.weight"].T + tensors["module.linear.bias"]
+    return x.mean((2, 3)) @ tensors["linear.weight"].T + tensors["module.linear.bias"]

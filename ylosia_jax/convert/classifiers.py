@@ -21,8 +21,8 @@ VGG16 = Layout("vgg16", (*within("backbone/", "", vgg()), *_VGG_HEAD))
 VGG16_BN = Layout("vgg16_bn", (*within("backbone/", "", vgg(batch_norm=True)), *_VGG_HEAD))
 RESNET_CLASSIFIER = Layout("resnet_classifier", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "fc")))
 
-# Saved from several devices, hence the prefix.
-RESNET_CIFAR = Layout("resnet_cifar", (*within("backbone/", "module.", RESNET), (f"{_HEAD}fc", "module.linear")))
+# Without the prefix `module.` of a network that was saved from several devices, which reading takes off.
+RESNET_CIFAR = Layout("resnet_cifar", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "linear")))
 
 
 def googlenet() -> Layout:
