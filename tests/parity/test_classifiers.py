@@ -352,4 +352,4 @@ def cifar_logits(tensors: Any, x: Any, blocks: int) -> Any:
                 shifted[:, quarter : 3 * quarter] = x[:, :, ::2, ::2]
                 x = shifted
             x = (x + y).relu()
-    return x.mean((2, 3)) @ tensors["linear.weight"].T + tensors["module.linear.bias"]
+    return x.mean((2, 3)) @ tensors["linear.weight"].T + tensors["linear.bias"]
