@@ -155,7 +155,7 @@ def test_the_layout_is_chosen_that_finds_most():
     ours = paths_of(get_config().network)
     assert choose({YLOSIA.name_of(path): None for path in ours}, ours) is YLOSIA
     assert choose({}, ours, "resnet").name == "resnet"
-    with pytest.raises(UserError, match=r"no layout 'resnets': there are ylosia, resnet"):
+    with pytest.raises(UserError, match=r"no layout 'resnets': there are ylosia, yolox, resnet"):
         choose({}, ours, "resnets")
     with pytest.raises(UserError, match=r"looks for model\.\S+, and the file has stem\.weight"):
         choose({"stem.weight": None}, ours)
