@@ -128,6 +128,6 @@ def numpy(tensor: Any) -> np.ndarray:
 
 
 def state_of(model: Any) -> dict[str, np.ndarray]:
-    """A model's state dict as arrays."""
+    """A model's state dict as arrays of their own: an update of the model's does not reach them."""
     state: Mapping[str, Any] = model.state_dict()
-    return {name: numpy(value) for name, value in state.items()}
+    return {name: numpy(value).copy() for name, value in state.items()}

@@ -443,8 +443,7 @@ def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> Non
     model = found.model.train()
     before = {name: value.clone() for name, value in model.state_dict().items()}
     with exact():
-        truth = [{**each, "boxes": each["boxes"].double()} for each in targets_of(found.batch)]
-        wanted = model.double()([image.double() for image in found.images], truth)
+        wanted = model.double()(*in_double(found))
         model.zero_grad()
         sum(wanted.values()).backward()
         theirs = {name: numpy(p.grad) for name, p in model.named_parameters()}
@@ -481,11 +480,12 @@ def test_twenty_steps_are_the_same(system: str, size: str) -> None:
     params, others = split(found.variables)
     seen: dict[str, Any] = {}
     hook = model.rpn.register_forward_hook(lambda m, i, o: seen.update(proposals=o[0]))
+    model.double()
     with exact():
         for step in range(20):
             inject(found, step)
             model.zero_grad()
-            wanted = sum(model(found.images, targets_of(found.batch)).values())
+            wanted = sum(model(*in_double(found)).values())
             wanted.backward()
             proposals = padded(seen["proposals"], found.tasks["rpn"].post_nms[0])
             with torch.no_grad():
@@ -496,9 +496,15 @@ def test_twenty_steps_are_the_same(system: str, size: str) -> None:
             curve.append(wanted.item())
             worst = max(worst, abs(float(sum(losses.values())) / curve[-1] - 1))
     hook.remove()
-    model.load_state_dict(before)
+    model.float().load_state_dict(before)
     assert curve[-1] < 0.9 * curve[0]
     record(found.name, "20 steps", worst, 1e-3)
+
+
+def in_double(found: Pair) -> tuple[list[Any], list[dict[str, Any]]]:
+    """Images and truth for a model in float64."""
+    truth = [{**each, "boxes": each["boxes"].double()} for each in targets_of(found.batch)]
+    return [image.double() for image in found.images], truth
 
 
 def padded(boxes: list[Any], rows: int) -> tuple[Any, Any]:
