@@ -17,7 +17,7 @@ from ylosia_jax.train.optim import Optim
 
 
 def get_config() -> Experiment:
-    network, tasks = retinanet(len(THINGS), recipe="v2")
+    network, tasks = retinanet(len(THINGS), version=2)
     return Experiment(
         network=network,
         tasks=tasks,

@@ -1,4 +1,4 @@
-"""RetinaNet, both recipes, against torchvision's."""
+"""RetinaNet, both versions, against torchvision's."""
 
 from functools import partial
 
@@ -13,9 +13,9 @@ from ylosia_jax.systems.retinanet import retinanet
 CLASSES = 5
 
 
-def pair(recipe, layers, canvas, *, small):
+def pair(version, layers, canvas, *, small):
     detection = torchvision().models.detection
-    newer = recipe == "v2"
+    newer = version == 2
     torch.manual_seed(0)
     body = resnet_fpn(layers, small=small, frozen=not newer, from_c5=newer)
     head = None
@@ -26,12 +26,12 @@ def pair(recipe, layers, canvas, *, small):
         head.regression_head._loss_type = "giou"
     model = detection.RetinaNet(body, CLASSES, head=head, min_size=min(canvas), max_size=max(canvas))
     norm = "batch" if newer else "frozen"
-    network, tasks = retinanet(CLASSES, recipe=recipe, norm=norm)
+    network, tasks = retinanet(CLASSES, version=version, norm=norm)
     if small:
         network = network.clone(
             backbone=ResNet(tuple(layers), bottleneck=False, norm=norm), neck=network.neck.clone(features=128)
         )
-    name = f"retinanet {recipe}{' (small)' if small else ''}"
+    name = f"retinanet v{version}{' (small)' if small else ''}"
     found = Pair(name, randomise(model), network, tasks, RETINANET, CLASSES, first=0, canvas=canvas)
     branches = model.head.classification_head, model.head.regression_head
     last = {
@@ -42,14 +42,14 @@ def pair(recipe, layers, canvas, *, small):
     return found
 
 
-@pytest.mark.parametrize("recipe", ["v1", "v2"])
-def test_equals_torchvision_with_a_small_body(recipe):
+@pytest.mark.parametrize("version", [1, 2])
+def test_equals_torchvision_with_a_small_body(version):
     with exact():
-        compare(pair(recipe, [1, 1, 1, 1], (64, 96), small=True), lr=1e-4, curve=1e-3)
+        compare(pair(version, [1, 1, 1, 1], (64, 96), small=True), lr=1e-4, curve=1e-3)
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("recipe", ["v1", "v2"])
-def test_equals_torchvision(recipe):
+@pytest.mark.parametrize("version", [1, 2])
+def test_equals_torchvision(version):
     with exact():
-        compare(pair(recipe, [3, 4, 6, 3], (256, 320), small=False), lr=1e-4, curve=1e-3)
+        compare(pair(version, [3, 4, 6, 3], (256, 320), small=False), lr=1e-4, curve=1e-3)

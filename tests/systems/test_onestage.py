@@ -22,7 +22,7 @@ def form(network, side):
     [
         (retinanet(91, norm="frozen"), 256, 34_014_999),
         (retinanet(91), 256, 34_068_119),
-        (retinanet(91, recipe="v2"), 256, 38_198_935),
+        (retinanet(91, version=2), 256, 38_198_935),
         (fcos(91, norm="frozen"), 256, 32_269_600),
         (ssd300(90), 300, 35_641_826),
     ],

@@ -5,11 +5,11 @@ from typing import Literal
 
 from flax import linen as nn
 
+from ylosia_jax.models.backbones import resnet as residual
 from ylosia_jax.models.backbones.alexnet import AlexNet
 from ylosia_jax.models.backbones.densenet import DenseNet
 from ylosia_jax.models.backbones.googlenet import GoogLeNet
 from ylosia_jax.models.backbones.mobilenet import MobileNetV2
-from ylosia_jax.models.backbones.resnet import CifarResNet, ResNet
 from ylosia_jax.models.backbones.vgg import VGG
 from ylosia_jax.models.heads.classify import AuxiliaryClassifyHead, ClassifyHead, DenseClassifyHead
 from ylosia_jax.models.network import Network
@@ -17,14 +17,6 @@ from ylosia_jax.nn.pixels import IMAGENET
 from ylosia_jax.tasks.classify import Classify
 
 System = tuple[Network, dict[str, Classify]]
-
-# Layers -> blocks a stage, and whether they are bottlenecks (arXiv:1512.03385, table 1).
-RESNETS = {
-    18: ((2, 2, 2, 2), False),
-    34: ((3, 4, 6, 3), False),
-    50: ((3, 4, 6, 3), True),
-    101: ((3, 4, 23, 3), True),
-}
 
 
 def _classifier(backbone: nn.Module, head: nn.Module, num_classes: int) -> System:
@@ -72,10 +64,9 @@ def googlenet(num_classes: int, *, dropout: float = 0.2, auxiliary_dropout: floa
     return network, {"classification": Classify(num_classes, auxiliary=tuple(levels))}
 
 
-def resnet(layers: Literal[18, 34, 50, 101], num_classes: int) -> System:
+def resnet(layers: residual.Depth, num_classes: int) -> System:
     """ResNet (arXiv:1512.03385); 11,689,512, 21,797,672, 25,557,032 or 44,549,160 parameters at 1,000 classes."""
-    depths, bottleneck = RESNETS[layers]
-    return _classifier(ResNet(depths, bottleneck), ClassifyHead(num_classes), num_classes)
+    return _classifier(residual.resnet(layers), ClassifyHead(num_classes), num_classes)
 
 
 def densenet121(num_classes: int) -> System:
@@ -98,4 +89,4 @@ def resnet_cifar(layers: Literal[20, 32, 44, 56, 110], num_classes: int = 10) ->
 
     269,722 parameters with 20 layers and 10 classes, 853,018 with 56.
     """
-    return _classifier(CifarResNet((layers - 2) // 6), ClassifyHead(num_classes, level="c2"), num_classes)
+    return _classifier(residual.CifarResNet((layers - 2) // 6), ClassifyHead(num_classes, level="c2"), num_classes)

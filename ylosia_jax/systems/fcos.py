@@ -1,6 +1,6 @@
 """FCOS (arXiv:1904.01355, 2006.09214): a dense detector without anchors."""
 
-from ylosia_jax.models.backbones.resnet import DEPTHS, Depth, ResNet
+from ylosia_jax.models.backbones.resnet import Depth, resnet
 from ylosia_jax.models.heads.fcos import FCOSHead
 from ylosia_jax.models.necks.fpn import FPN
 from ylosia_jax.models.network import Network
@@ -18,9 +18,8 @@ def fcos(num_classes: int, *, depth: Depth = 50, norm: NormKind = "batch") -> tu
       depth: of the residual network.
       norm: of the residual network; "frozen" where it comes with trained weights and batches are small.
     """
-    depths, bottleneck = DEPTHS[depth]
     network = Network(
-        backbone=ResNet(depths=depths, bottleneck=bottleneck, norm=norm),
+        backbone=resnet(depth, norm=norm),
         neck=FPN(levels=("c3", "c4", "c5"), extra="p5"),
         heads={"box": FCOSHead(num_classes=num_classes)},
         pixels=IMAGENET,

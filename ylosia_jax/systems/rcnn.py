@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from ylosia_jax.models.backbones.resnet import ResNet
+from ylosia_jax.models.backbones.resnet import Depth, resnet
 from ylosia_jax.models.heads.roi_box import RoiBoxHead
 from ylosia_jax.models.heads.roi_keypoint import RoiKeypointHead
 from ylosia_jax.models.heads.roi_mask import RoiMaskHead
@@ -21,16 +21,8 @@ from ylosia_jax.tasks.roi_keypoints import RoiKeypoints
 from ylosia_jax.tasks.roi_masks import RoiMasks
 from ylosia_jax.tasks.rpn import RegionProposals
 
-Depth = Literal[18, 34, 50, 101]
 # 1 as in the papers; 2 after arXiv:2111.11429: batch norm beyond the backbone, a deeper RPN, a convolutional box head.
 Version = Literal[1, 2]
-
-DEPTHS: dict[int, tuple[int, int, int, int]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-}
 
 
 def faster_rcnn(
@@ -50,7 +42,7 @@ def faster_rcnn(
         "box": RoiBoxHead(num_classes, convs=(256,) * 4 if version == 2 else (), dense=(1024,) * (3 - version))
     }
     network = TwoStage(
-        backbone=ResNet(DEPTHS[depth], bottleneck=depth >= 50, norm=norm, eps=eps),
+        backbone=resnet(depth, norm=norm, eps=eps),
         neck=FPN(norm="batch" if version == 2 else None),
         rpn=RPNHead(depth=version),
         heads=heads,

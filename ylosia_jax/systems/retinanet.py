@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from ylosia_jax.models.backbones.resnet import DEPTHS, Depth, ResNet
+from ylosia_jax.models.backbones.resnet import Depth, resnet
 from ylosia_jax.models.heads.retina import RetinaHead
 from ylosia_jax.models.necks.fpn import FPN
 from ylosia_jax.models.network import Network
@@ -12,23 +12,22 @@ from ylosia_jax.tasks.anchored import AnchoredBoxes
 
 
 def retinanet(
-    num_classes: int, *, depth: Depth = 50, recipe: Literal["v1", "v2"] = "v1", norm: NormKind = "batch"
+    num_classes: int, *, depth: Depth = 50, version: Literal[1, 2] = 1, norm: NormKind = "batch"
 ) -> tuple[Network, dict[str, AnchoredBoxes]]:
     """Network and task of RetinaNet with a residual network, equal to torchvision's.
 
-    Parameters at 91 classes and depth 50: v1 with a frozen norm 34,014,999, v2 with batch norm 38,198,935. Of
+    Parameters at 91 classes and depth 50: version 1 with a frozen norm 34,014,999, 2 with batch norm 38,198,935. Of
     torchvision's 91 outputs, called as COCO numbers its categories, the first and ten more are no class.
 
     Args:
       depth: of the residual network.
-      recipe: "v1" has plain branches and an absolute loss of encoded boxes; "v2" group norm in its branches, the GIoU
-        loss, and its two coarsest levels made of the backbone's last instead of the pyramid's.
+      version: 1 has plain branches and an absolute loss of encoded boxes; 2 group norm in its branches, the GIoU loss,
+        and its two coarsest levels made of the backbone's last instead of the pyramid's.
       norm: of the residual network; "frozen" where it comes with trained weights and batches are small.
     """
-    depths, bottleneck = DEPTHS[depth]
-    newer = recipe == "v2"
+    newer = version == 2
     network = Network(
-        backbone=ResNet(depths=depths, bottleneck=bottleneck, norm=norm),
+        backbone=resnet(depth, norm=norm),
         neck=FPN(levels=("c3", "c4", "c5"), extra="c5" if newer else "p5"),
         heads={"box": RetinaHead(num_classes=num_classes, norm="group" if newer else None)},
         pixels=IMAGENET,

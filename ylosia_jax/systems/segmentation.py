@@ -7,22 +7,14 @@ from typing import Any, Literal
 
 from flax import linen as nn
 
-from ylosia_jax.models.backbones.resnet import ResNet
+from ylosia_jax.models.backbones.resnet import Depth, ResNet, resnet
 from ylosia_jax.models.heads.deeplab import DeepLabHead, DeepLabPlusHead
 from ylosia_jax.models.heads.fcn import FCNHead
 from ylosia_jax.models.network import Network
 from ylosia_jax.nn.pixels import IMAGENET
 from ylosia_jax.tasks.pixels import PixelSemantic
 
-Depth = Literal[18, 34, 50, 101]
 OutputStride = Literal[8, 16]
-
-DEPTHS: dict[Depth, tuple[int, int, int, int]] = {
-    18: (2, 2, 2, 2),
-    34: (3, 4, 6, 3),
-    50: (3, 4, 6, 3),
-    101: (3, 4, 23, 3),
-}
 
 
 def fcn(
@@ -86,7 +78,7 @@ def deeplabv3_plus(
 
 
 def _resnet(depth: Depth, output_stride: OutputStride, width: int, multi_grid: tuple[int, ...] = ()) -> ResNet:
-    return ResNet(DEPTHS[depth], depth >= 50, width, output_stride, multi_grid)
+    return resnet(depth, width=width, output_stride=output_stride, multi_grid=multi_grid)
 
 
 def _rates(output_stride: OutputStride) -> tuple[int, ...]:

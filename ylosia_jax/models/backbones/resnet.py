@@ -139,6 +139,20 @@ class ResNet(nn.Module):
         return features
 
 
+def resnet(
+    depth: Depth,
+    *,
+    width: int = 64,
+    output_stride: Literal[32, 16, 8] = 32,
+    multi_grid: tuple[int, ...] = (),
+    norm: NormKind = "batch",
+    eps: float = 1e-5,
+) -> ResNet:
+    """The `ResNet` of so many layers."""
+    depths, bottleneck = DEPTHS[depth]
+    return ResNet(depths, bottleneck, width, output_stride, multi_grid, norm, eps)
+
+
 class CifarResNet(nn.Module):
     """A 3x3 stem and three stages, for images of 32 pixels (section 4.2): 6 n + 2 layers for n blocks a stage.
 
