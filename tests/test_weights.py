@@ -22,7 +22,7 @@ from ylosia_jax.train.sharding import make_mesh
 from ylosia_jax.weights import class_leaves, import_weights
 
 TINY = Path(__file__).parent / "tiny.py"
-LAYOUTS = "there are ylosia, resnet"
+LAYOUTS = "there are ylosia, yolox, resnet"
 
 
 @pytest.fixture(scope="module")
