@@ -1,7 +1,7 @@
 """R-CNN with AlexNet on VOC 2007, regions by selective search: crops of 224 px, 12 epochs.
 
-Not trained yet: the paper reaches AP50 58.5 on the test split with its regression of boxes, from an AlexNet that ImageNet
-has trained.
+Not trained yet: the paper reaches AP50 58.5 on the test split with its regression of boxes, from an AlexNet that was
+trained on ImageNet.
 
     ylosia data import voc PATH/TO/VOC2007 --name voc2007 --one-based
     ylosia train configs/rcnn_alexnet_voc.py --workdir runs/rcnn
