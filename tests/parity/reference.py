@@ -72,7 +72,9 @@ def torchvision() -> ModuleType:
 
         found.ops.nms(torch.zeros(1, 4), torch.zeros(1), 0.5)
         return found
-    library = torch.library.Library("torchvision", "DEF")
+    from torch import library as operators
+
+    library = operators.Library("torchvision", "DEF")
     for schema in _SCHEMAS:
         with contextlib.suppress(RuntimeError):
             library.define(schema)
