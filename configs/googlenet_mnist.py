@@ -28,6 +28,7 @@ def get_config() -> Experiment:
             classes=CLASSES,
             image_size=64,
             batch_size=64,
+            fill=0,  # as dark as what is around the digits
             max_objects=1,
             cache=0.1,
         ),

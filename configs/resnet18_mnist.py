@@ -27,6 +27,7 @@ def get_config() -> Experiment:
             valid=Imported("mnist", split="val"),
             classes=CLASSES,
             image_size=32,
+            fill=0,  # as dark as what is around the digits
             batch_size=64,
             max_objects=1,
             cache=0.1,

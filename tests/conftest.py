@@ -1,6 +1,11 @@
+import os
 from pathlib import Path
 
 import pytest
+
+# LLVM's optimisations take most tests longer than what they save: programs here are compiled to run a few times.
+QUICK = "--xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 SHARED = Path(__file__).parents[2] / "shared"
 

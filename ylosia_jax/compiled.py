@@ -137,4 +137,5 @@ def transform(experiment: Experiment, batch: Batch, progress: jax.Array | float)
         experiment.seed,
         progress,
         mirror=skeleton.mirror if skeleton else (),
+        fill=experiment.data.fill,
     )

@@ -13,7 +13,7 @@ from jax.experimental import multihost_utils
 from jax.sharding import Mesh
 
 from ylosia_jax.answers import ImageAnswer, true_segments, unpad
-from ylosia_jax.data.pipeline import Letterbox, Resize, eval_batches
+from ylosia_jax.data.pipeline import PLAIN, Letterbox, Style, eval_batches
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.metrics.classification import Ranked, classification_metrics, rank
 from ylosia_jax.metrics.instances import (
@@ -88,13 +88,13 @@ def compile_predict(
     return predict
 
 
-def letterbox_of(batch: Batch, row: int, resize: Resize = "area") -> Letterbox:
+def letterbox_of(batch: Batch, row: int, style: Style = PLAIN) -> Letterbox:
     """The letterbox that brought a batch's image onto its canvas."""
 
     def whole(pair: Any) -> tuple[int, int]:
         return int(pair[0]), int(pair[1])
 
-    return Letterbox(size=whole(batch.size[row]), extent=whole(batch.extent[row]), resize=resize)
+    return Letterbox(size=whole(batch.size[row]), extent=whole(batch.extent[row]), style=style)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -162,7 +162,7 @@ def evaluate(
     *,
     canvas: tuple[int, int],
     batch_size: int,
-    resize: Resize = "area",
+    style: Style = PLAIN,
     watch: Watch | None = None,
     regions: SelectiveSearch | None = None,
 ) -> dict[str, Any]:
@@ -179,7 +179,7 @@ def evaluate(
     hosts: dict[str, Any] = {"process": jax.process_index(), "processes": jax.process_count()}
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
     records: list[Record] = []
-    shown: dict[str, Any] = {"canvas": canvas, "batch_size": batch_size, "resize": resize, "regions": regions}
+    shown: dict[str, Any] = {"canvas": canvas, "batch_size": batch_size, "style": style, "regions": regions}
     for batch, examples in eval_batches(source, **shown, **hosts):
         # Of a class that an image has no labels for nobody can say whether it is there: it is not asked for.
         known = np.ones((len(batch.image), things), bool)
@@ -188,7 +188,7 @@ def evaluate(
         found = predict(variables, *place_batch(mesh, (batch.image, known, batch.regions)))
         local = jax.tree.map(local_rows, found)
         for row, example in enumerate(examples):
-            answer = unpad(local, row, letterbox_of(batch, row, resize), canvas)
+            answer = unpad(local, row, letterbox_of(batch, row, style), canvas)
             if watch is not None:
                 watch(int(batch.index[row]), example, answer)
             records.append(record_of(example, answer, things, classes))

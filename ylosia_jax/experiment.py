@@ -8,7 +8,7 @@ from flax import linen as nn
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset
 from ylosia_jax.data.mixture import Mapped, place_of
-from ylosia_jax.data.pipeline import MOST_MASKS, Needs, Resize, canvas_of
+from ylosia_jax.data.pipeline import MOST_MASKS, Needs, Resize, Style, canvas_of
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.train.loop import Train
 from ylosia_jax.train.optim import Optim
@@ -28,6 +28,7 @@ class Data:
       skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
       resize: how a picture gets its size on the canvas, see `pipeline.Resize`.
+      fill: value, from 0 to 255, of the grey where no picture is, on the canvas as it is and as augmentation moves it.
       batch_size: images a step, over all devices of all hosts.
       max_objects: rows of truth an image is padded to.
       threads: that read and decode, a host.
@@ -42,6 +43,7 @@ class Data:
     skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
     resize: Resize = "area"
+    fill: int = 114
     batch_size: int = 16
     max_objects: int = 100
     threads: int = 2
@@ -54,6 +56,13 @@ class Data:
                 raise ValueError(f"{name} is {getattr(self, name)}: give at least 1")
         if self.cache < 0:
             raise ValueError(f"cache is {self.cache}: give gigabytes, 0 for none")
+        if not 0 <= self.fill <= 255:
+            raise ValueError(f"fill is {self.fill}: give a grey from 0 to 255")
+
+    @property
+    def style(self) -> Style:
+        """How pictures are drawn on the canvas."""
+        return Style(self.resize, self.fill)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -63,7 +63,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
         max_objects=experiment.data.max_objects,
         seed=experiment.seed,
         needs=experiment.needs,
-        resize=experiment.data.resize,
+        style=experiment.data.style,
         process=jax.process_index(),
         processes=jax.process_count(),
         threads=experiment.data.threads,
@@ -75,7 +75,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
 
     def score(state: State) -> dict[str, float]:
         options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size, "watch": watch}
-        options |= {"resize": experiment.data.resize, "regions": experiment.data.regions}
+        options |= {"style": experiment.data.style, "regions": experiment.data.regions}
         result.update(evaluate(predict, state.average, valid_source, mesh, **options))
         return flat_scores(result)
 
@@ -164,7 +164,7 @@ def evaluate_run(
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
     options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size}
-    options |= {"resize": experiment.data.resize, "regions": experiment.data.regions}
+    options |= {"style": experiment.data.style, "regions": experiment.data.regions}
     return evaluate(predict, variables, source, mesh, **options)
 
 

@@ -16,7 +16,7 @@ import numpy as np
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "tests"))
 
-from parity.reference import torch, torchvision
+from parity.reference import quick_regions, torch, torchvision
 
 from ylosia_jax import config
 from ylosia_jax.compiled import transform
@@ -36,7 +36,8 @@ def train_twin(workdir: Path, seed: int, args: Sequence[str], scores: Sequence[s
     if not done.exists():
         workdir.mkdir(parents=True, exist_ok=True)
         start = time.monotonic()
-        metrics, steps = run(experiment, seed, workdir)
+        with quick_regions():
+            metrics, steps = run(experiment, seed, workdir)
         metrics["twin"] = {"steps": steps, "minutes": (time.monotonic() - start) / 60}
         write_atomically(done, json.dumps(metrics, indent=2))
     found = json.loads(done.read_text())
@@ -153,7 +154,7 @@ def predictor(model: Any, experiment: Experiment) -> Any:
     """What `evaluate` calls, with torchvision's answers in the form of ours."""
     rows = experiment.tasks["box"].max_detections
 
-    def predict(variables: Any, image: Any, known: Any = None, /) -> dict[str, Any]:
+    def predict(variables: Any, image: Any, known: Any = None, regions: Any = None, /) -> dict[str, Any]:
         pixels = np.array(image).astype(np.float32) / 255
         with torch.no_grad():
             found = model([torch.tensor(each).permute(2, 0, 1) for each in pixels])

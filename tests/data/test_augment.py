@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ylosia_jax.data.augment import FILL, Augment, augment, image_keys
+from ylosia_jax.data.augment import Augment, augment, image_keys
 from ylosia_jax.data.copy_paste import copy_paste
 from ylosia_jax.data.pasted import Pasted
 from ylosia_jax.ops.masks import cell_shares
@@ -16,6 +16,7 @@ CANVAS = (96, 128)
 # Pictures that fill the canvas, or leave a margin on the right, below, or on both sides, odd ones too.
 EXTENTS = [(96, 128), (96, 81), (61, 128), (72, 72)]
 COUNT = len(EXTENTS)
+FILL = 114
 GREY = FILL / 255
 # Colours that stay apart when they are mixed with black: each has a full channel, and none is grey.
 COLOURS = np.array([c for c in itertools.product((0, 0.5, 1), repeat=3) if max(c) == 1 and min(c) < 1])
@@ -190,6 +191,12 @@ def test_the_defaults_centre_a_picture_by_whole_pixels(textured):
         np.testing.assert_array_equal(found.objects.boxes[i, :2], textured.objects.boxes[i, :2] + moved)
     np.testing.assert_array_equal(found.extent, [CANVAS] * COUNT)
     assert not found.objects.boxes[:, 2:].any()
+
+
+def test_the_rest_of_the_canvas_has_the_grey_that_is_asked_for(textured):
+    image = augment(Augment(scale=(0.5, 0.5)), textured, 5, 0.0, fill=51).image
+    np.testing.assert_allclose(image[:, [0, -1]], 0.2, atol=1e-6)
+    assert np.std(image) > 0.1
 
 
 def test_flips_mirror_pixels_and_boxes(textured):

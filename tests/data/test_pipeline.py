@@ -7,8 +7,7 @@ import jax
 import numpy as np
 import pytest
 
-from ylosia_jax.data.augment import FILL
-from ylosia_jax.data.pipeline import Letterbox, canvas_of, eval_batches, prepare, train_batches
+from ylosia_jax.data.pipeline import Letterbox, Style, canvas_of, eval_batches, prepare, train_batches
 from ylosia_jax.data.scenes import Scenes
 from ylosia_jax.types import Batch, Example
 
@@ -43,14 +42,15 @@ def test_letterbox_keeps_the_aspect_and_is_undone_exactly(size: tuple[int, int],
 
 
 def test_letterbox_draws_the_picture_top_left_and_grey_elsewhere() -> None:
-    page = prepare(example(10, 20, []), 0, 0, CANVAS, 4).image
-    assert (page[:16] == 200).all()
-    assert (page[16:] == FILL).all()
+    for style, grey in ((Style(), 114), (Style(fill=7), 7)):
+        page = prepare(example(10, 20, []), 0, 0, CANVAS, 4, style=style).image
+        assert (page[:16] == 200).all()
+        assert (page[16:] == grey).all()
 
 
 @pytest.mark.parametrize("size", [(480, 640), (427, 640), (301, 7), (1, 1), (200, 333)])
 def test_the_bilinear_letterbox_rounds_down_and_scales_both_ways_alike(size: tuple[int, int]) -> None:
-    box = Letterbox.fit(size, (416, 416), "bilinear")
+    box = Letterbox.fit(size, (416, 416), Style("bilinear"))
     ratio = 416 / max(size)
     assert box.extent == tuple(max(int(side * 416) // max(size), 1) for side in size)
     np.testing.assert_allclose(box.scale, [ratio] * 4, rtol=1e-12)
@@ -63,8 +63,8 @@ def test_a_picture_shrinks_as_is_asked() -> None:
     image = np.tile(np.array([[[240]], [[80]], [[40]], [[240]]], np.uint8), (32, 128, 3))
     item = dataclasses.replace(example(128, 128, []), image=image)
     assert (prepare(item, 0, 0, CANVAS, 1).image == 150).all()
-    assert (prepare(item, 0, 0, CANVAS, 1, resize="bilinear").image == 60).all()
-    batch, _ = next(eval_batches([item], canvas=CANVAS, batch_size=1, resize="bilinear"))  # type: ignore[arg-type]
+    assert (prepare(item, 0, 0, CANVAS, 1, style=Style("bilinear")).image == 60).all()
+    batch, _ = next(eval_batches([item], canvas=CANVAS, batch_size=1, style=Style("bilinear")))  # type: ignore[arg-type]
     assert (batch.image == 60).all()
 
 

@@ -9,9 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 from parity.record import record
 from parity.reference import numpy, state_of, torch, torchvision
+from parity.training import compare_gradients, compare_steps, gradients_of, restored
 
 from ylosia_jax.convert.layout import Layout, to_variables
 from ylosia_jax.types import Batch, DenseOutputs, Objects
@@ -90,9 +90,10 @@ class Pair:
         form = jax.eval_shape(lambda x: self.network.init(jax.random.key(0), x, train=False), jnp.asarray(images[:1]))
         return to_variables(state_of(self.model), self.layout, form)
 
-    def total(self, images: np.ndarray, batch: Batch) -> Any:
-        """torchvision's loss."""
-        return sum(self.model(tensors(images), self.targets(batch)).values())
+    def total(self, model: Any, images: np.ndarray, batch: Batch, kind: Any) -> Any:
+        """torchvision's loss, in numbers of a type."""
+        truth = [{**each, "boxes": each["boxes"].to(kind)} for each in self.targets(batch)]
+        return sum(model([image.to(kind) for image in tensors(images)], truth).values())
 
 
 def resnet_fpn(layers: list[int], *, small: bool, frozen: bool, from_c5: bool) -> Any:
@@ -144,60 +145,56 @@ def enliven(model: Any, images: np.ndarray, last: dict[str, tuple[Any, float, fl
                 layer.bias.fill_(bias)
 
 
-def compare(pair: Pair, *, lr: float, curve: float, steps: int = 20) -> None:
+def compare(pair: Pair, *, lr: float, small: bool) -> None:
     """Records how far the two are from each other, and fails where that is too far.
 
     Args:
-      curve: how far the losses of a step of training may differ, relative.
+      small: train in double precision.
     """
     images = pair.images(2)
     variables = pair.variables(images)
     _compare_answers(pair, images, variables)
-    pair.model.train()
+    model = pair.model.train()
 
-    @jax.jit
-    def loss_of(params: Any, stats: Any, batch: Batch) -> Any:
-        def total(params: Any) -> Any:
-            outputs, _ = pair.network.apply({"params": params, **stats}, batch.image, train=True, mutable=list(stats))
-            asked = {name: task.encode(outputs, batch, {}) for name, task in pair.tasks.items()}
-            return sum(task.loss(outputs, asked, batch)[0] for task in pair.tasks.values())
-
-        return jax.value_and_grad(total)(params)
+    def loss(params: Any, others: Any, batch: Batch) -> tuple[Any, Any]:
+        # Running statistics take no part in it.
+        outputs, _ = pair.network.apply({"params": params, **others}, batch.image, train=True, mutable=list(others))
+        asked = {name: task.encode(outputs, batch, {}) for name, task in pair.tasks.items()}
+        return sum(task.loss(outputs, asked, batch)[0] for task in pair.tasks.values()), others
 
     params = variables["params"]
-    stats = {name: value for name, value in variables.items() if name != "params"}
-    batch = pair.batch(images, (5, 3))
-    run = loss_of.lower(params, stats, batch).compile(compiler_options=QUICK)
+    others = {name: value for name, value in variables.items() if name != "params"}
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
 
     # One image shows nothing, with the same shapes.
     for counts in ((4, 0), (0, 0), (5, 3)):
         batch = pair.batch(images, counts)
-        wanted = pair.total(images, batch)
-        found, grads = run(params, stats, batch)
-        record(pair.name, "loss", relative(found, wanted.item()), 1e-5)
-    pair.model.zero_grad()
-    wanted.backward()
-    theirs = {name: numpy(value.grad) for name, value in pair.model.named_parameters()}
-    theirs = to_variables(theirs, pair.layout, {"params": params})["params"]
-    errors = jax.tree.map(lambda a, b: float(np.linalg.norm(a - b) / np.linalg.norm(b)), grads, theirs)
-    record(pair.name, "gradient", max(jax.tree.leaves(errors)), 1e-3)
+        with restored(model):
+            model.float()
+            wanted = pair.total(model, images, batch, torch.float32).item()
+        (found, _), grads = run(params, others, batch)
+        record(pair.name, "loss", relative(found, wanted), 1e-5)
 
-    optimizer = optax.sgd(lr, momentum=0.9)
-    reference = torch.optim.SGD(pair.model.parameters(), lr, momentum=0.9)
-    state = optimizer.init(params)
-    ours, other = [], []
-    for _ in range(steps):
-        found, grads = run(params, stats, batch)
-        updates, state = optimizer.update(grads, state)
-        params = optax.apply_updates(params, updates)
-        ours.append(float(found))
-        reference.zero_grad()
-        wanted = pair.total(images, batch)
-        wanted.backward()
-        reference.step()
-        other.append(wanted.item())
-    assert min(other) < 0.9 * other[0], other
-    record(pair.name, f"{steps} steps", max(map(relative, ours, other)), curve)
+    def theirs(kind: Any) -> dict[str, np.ndarray]:
+        with restored(model):
+            model.to(kind)
+            pair.total(model, images, batch, kind).backward()
+            return gradients_of(model)
+
+    compare_gradients(
+        pair.name, jax.device_get(grads), theirs(torch.float64), model, lambda: theirs(torch.float32), pair.layout
+    )
+    compare_steps(
+        pair.name,
+        loss,
+        variables,
+        batch,
+        model,
+        lambda model, kind: pair.total(model, images, batch, kind),
+        pair.layout,
+        lr=lr,
+        double=small,
+    )
 
 
 def relative(found: Any, wanted: float) -> float:

@@ -13,10 +13,10 @@ import cv2
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from parity.record import record
 from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
+from parity.training import compare_gradients, compare_steps, gradients_of, restored
 
 from ylosia_jax.convert import classifiers as layouts
 from ylosia_jax.convert.layout import Layout, to_variables
@@ -42,9 +42,7 @@ class Case:
     """The same network twice.
 
     Attributes:
-      steps: that both are trained for.
-      double: train in float64. In deep networks a few of the millions of units that a step has lie so near a ReLU's
-        kink that rounding decides between its slopes, and each is a hundredth of what the last layers learn.
+      learns: whether loss, gradient and steps are compared too.
     """
 
     theirs: Callable[[], Any]
@@ -52,8 +50,7 @@ class Case:
     layout: Layout
     size: tuple[int, int] = (64, 96)
     lr: float = 0.01
-    steps: int = 20
-    double: bool = False
+    learns: bool = True
 
 
 def models() -> Any:
@@ -134,9 +131,9 @@ SMALL = {
 }
 
 
-def full(name: str, ours: Callable[[], systems.System], layout: Layout, lr: float = 0.01) -> Case:
+def full(name: str, ours: Callable[[], systems.System], layout: Layout, lr: float = 1e-3) -> Case:
     extra = {"init_weights": True} if name == "googlenet" else {}
-    return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (96, 128), lr, double=True)
+    return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (96, 128), lr)
 
 
 FULL = {
@@ -158,7 +155,7 @@ FULL = {
     "mobilenet_v2": full("mobilenet_v2", lambda: systems.mobilenet_v2(CLASSES, dropout=0.0), layouts.mobilenet_v2()),
 }
 # It cannot be made shorter, and takes long to compile: here forward alone.
-SMALL["googlenet (forward)"] = dataclasses.replace(FULL["googlenet"], size=(64, 80), steps=0)
+SMALL["googlenet (forward)"] = dataclasses.replace(FULL["googlenet"], size=(64, 80), learns=False)
 
 
 def prepared(model: Any) -> Any:
@@ -194,7 +191,7 @@ def their_loss(found: Any, labels: Any) -> Any:
     return cross(found.logits, labels) + 0.3 * (cross(found.aux_logits1, labels) + cross(found.aux_logits2, labels))
 
 
-def compare(name: str, case: Case) -> None:
+def compare(name: str, case: Case, *, small: bool) -> None:
     rng = np.random.default_rng(0)
     image = rng.uniform(size=(4, *case.size, 3)).astype(np.float32)
     batch = batch_of(image, np.array([3, -1, 7, 0]))
@@ -209,88 +206,63 @@ def compare(name: str, case: Case) -> None:
     def forward(variables: Any, image: Any) -> Any:
         return network.apply(variables, image, train=False)["classification"]
 
-    def loss(params: Any, others: Any, batch: Batch) -> Any:
+    def answer(params: Any, others: Any, batch: Batch) -> tuple[Any, Any]:
         outputs, updated = network.apply({"params": params, **others}, batch.image, train=True, mutable=list(others))
-        return sum(value for value, _ in task_losses(tasks, outputs, batch).values()), (updated, outputs)
+        return sum(value for value, _ in task_losses(tasks, outputs, batch).values()), (outputs, updated)
+
+    def ours(params: Any, others: Any, batch: Batch) -> tuple[Any, Any]:
+        loss, (_, updated) = answer(params, others, batch)
+        return loss, updated
+
+    def theirs(model: Any, kind: Any) -> Any:
+        # Scaled in that type: rounded before, they would be other pixels than ours.
+        pixels = their_image(image.astype(np.float64)).to(kind)
+        return their_loss(model(pixels), torch.tensor(batch.category.tolist()))
+
+    def gradients(kind: Any) -> tuple[float, dict[str, np.ndarray]]:
+        with restored(model):
+            loss = theirs(model.to(kind), kind)
+            loss.backward()
+            return loss.item(), gradients_of(model)
 
     with exact():
         with torch.no_grad():
             wanted = numpy(model(their_image(image)))
         assert np.abs(wanted).max() > 0.3
         record(name, "forward", np.abs(forward(variables, image) - wanted).max(), 1e-4)
-        if case.steps:
-            params = variables.pop("params")
-            answers = model.train()(their_image(image))
-            wanted = their_loss(answers, torch.tensor(batch.category.tolist())).item()
-            found, (_, outputs) = quick(loss)(params, variables, batch)
-            record(name, "loss", abs(found / wanted - 1), 1e-5)
-            if isinstance(answers, tuple):
-                pairs = (("aux1", answers.aux_logits1), ("aux2", answers.aux_logits2))
-                off = max(np.abs(outputs[head] - numpy(logits)).max() for head, logits in pairs)
-                record(name, "forward, auxiliary", off, 1e-4)
-            with jax.enable_x64(case.double):
-                train_both(name, case, model, loss, params, variables, batch)
-
-
-def train_both(name: str, case: Case, model: Any, loss: Any, params: Any, others: Any, batch: Batch) -> None:
-    """Steps of SGD with momentum, of which the first one's gradient is compared too."""
-    optimizer = optax.sgd(case.lr, momentum=0.9)
-
-    @quick
-    def step(params: Any, others: Any, state: Any, batch: Batch) -> Any:
-        (value, (others, _)), grads = jax.value_and_grad(loss, has_aux=True)(params, others, batch)
-        updates, state = optimizer.update(grads, state)
-        return optax.apply_updates(params, updates), others, state, value, grads
-
-    dtype = np.float64 if case.double else np.float32
-    model = model.double() if case.double else model
-    params, others = jax.tree.map(lambda x: np.asarray(x, dtype), (params, others))
-    image = np.asarray(batch.image, dtype)
-    batch = batch.replace(image=image)
-    theirs, labels = their_image(image), torch.tensor(batch.category.tolist())
-    sgd = torch.optim.SGD(model.parameters(), case.lr, momentum=0.9)
-    state = optimizer.init(params)
-    curve: list[tuple[float, float]] = []
-    for i in range(case.steps):
-        sgd.zero_grad()
-        value = their_loss(model(theirs), labels)
-        value.backward()
-        params, others, state, found, grads = step(params, others, state, batch)
-        curve.append((float(found), value.item()))
-        if i == 0:
-            kind = "gradient, float64" if case.double else "gradient"
-            record(name, kind, gradient_error(model, grads, case.layout), 1e-3)
-        sgd.step()
-    ours, wanted = np.array(curve).T
-    assert wanted[-1] < wanted[0]
-    kind = f"{case.steps} steps, float64" if case.double else f"{case.steps} steps"
-    record(name, kind, np.abs(ours - wanted).max() / wanted[0], 1e-3)
-
-
-def gradient_error(model: Any, grads: Any, layout: Layout) -> float:
-    """The largest relative distance of a parameter's gradient from theirs.
-
-    What batch norms leave nothing of, a bias before one or a scale that all readers divide by, has a gradient of
-    rounding errors, about 1e-7 of the whole gradient's norm. So none counts as smaller than a thousandth of the whole:
-    then at the bound of 1e-3 it is off by a millionth of it.
-    """
-    theirs = {name: numpy(value.grad) for name, value in model.named_parameters()}
-    whole = np.sqrt(sum((value**2).sum() for value in theirs.values()))
-    wanted = to_variables(theirs, layout, {"params": grads})["params"]
-    # As NumPy's: JAX would compile every shape's difference.
-    pairs = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (grads, wanted)), strict=True)
-    return max(np.linalg.norm(g - w) / max(np.linalg.norm(w), 1e-3 * whole) for g, w in pairs)
+        if not case.learns:
+            return
+        model.train()
+        params = variables["params"]
+        others = {name: value for name, value in variables.items() if name != "params"}
+        run = quick(jax.value_and_grad(answer, has_aux=True))
+        (loss, (outputs, _)), grads = jax.device_get(run(params, others, batch))
+        if "aux1" in outputs:
+            with restored(model), torch.no_grad():
+                found = model.float()(their_image(image))
+            pairs = (("aux1", found.aux_logits1), ("aux2", found.aux_logits2))
+            off = max(np.abs(outputs[head] - numpy(logits)).max() for head, logits in pairs)
+            record(name, "forward, auxiliary", off, 1e-4)
+        wanted, _ = gradients(torch.float32)
+        record(name, "loss", abs(loss / wanted - 1), 1e-5)
+        # A bias before a batch norm, or a scale that all readers divide by, has a gradient of rounding errors, about
+        # 1e-7 of the whole gradient's norm: at the bound of 1e-3 such a one may be off by a millionth of the whole.
+        floor = 1e-3
+        compare_gradients(
+            name, grads, gradients(torch.float64)[1], model, lambda: gradients(torch.float32)[1], case.layout, floor
+        )
+        compare_steps(name, ours, variables, batch, model, theirs, case.layout, lr=case.lr, double=small, floor=floor)
 
 
 @pytest.mark.parametrize("name", SMALL)
 def test_small(name: str) -> None:
-    compare(name, SMALL[name])
+    compare(name, SMALL[name], small=True)
 
 
 @pytest.mark.full
 @pytest.mark.parametrize("name", FULL)
 def test_full(name: str) -> None:
-    compare(name, FULL[name])
+    compare(name, FULL[name], small=False)
 
 
 def real_images(shared: Path, side: int) -> np.ndarray:

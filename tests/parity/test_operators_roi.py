@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity.record import record
-from parity.reference import exact, numpy, torch, torchvision
+from parity.reference import exact, numpy, quick_roi_align, torch, torchvision
 
 from ylosia_jax.answers import paste_boxes
 from ylosia_jax.ops import roi, roi_heatmaps
@@ -89,6 +89,21 @@ def test_roi_align_beyond_the_map(aligned: bool) -> None:
             ]
             worst = max(worst, float(np.abs(found - np.stack(wanted)).max()))
     record("roi_align", f"beyond the map, {'aligned' if aligned else 'not aligned'}", worst, 1e-5)
+
+
+@pytest.mark.parametrize("aligned", [False, True])
+def test_the_quick_roi_align_of_the_reference(aligned: bool) -> None:
+    """What experiments/two_stage gives torchvision in the place of its slow Python."""
+    rng = np.random.default_rng(2)
+    features = rng.normal(size=(2, 7, 9, 3))
+    for _ in range(20):
+        boxes = boxes_of(rng, REGIONS, 14, 18, outside=True).astype(float)
+        images = rng.integers(0, 2, REGIONS)
+        rois = torch.tensor(np.concatenate([images[:, None], boxes], axis=1))
+        found = quick_roi_align(torch.tensor(features.transpose(0, 3, 1, 2)), rois, 0.5, 3, 2, 2, aligned)
+        for image, box, each in zip(images, boxes, numpy(found), strict=True):
+            wanted = plain_roi_align(features[image], box / 2, (3, 2), 2, aligned)
+            np.testing.assert_allclose(each.transpose(1, 2, 0), wanted, atol=1e-12)
 
 
 def test_roi_align_over_levels() -> None:

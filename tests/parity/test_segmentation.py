@@ -8,12 +8,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
 import pytest
 from parity.record import record
 from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
+from parity.training import compare_gradients, compare_steps, gradients_of, restored
 
-from ylosia_jax.convert.layout import Layout, from_torch, to_variables, within
+from ylosia_jax.convert.layout import Layout, to_variables, within
 from ylosia_jax.convert.resnet import RESNET
 from ylosia_jax.convert.segmentation import DEEPLABV3, FCN
 from ylosia_jax.models.backbones.resnet import ResNet
@@ -54,9 +54,11 @@ class Pair:
     layout: Layout
     variables: Any
 
-    def images(self, batch: Batch) -> Any:
-        pixels = self.network.pixels(batch.image)
-        return torch.tensor(np.array(pixels)).permute(0, 3, 1, 2).contiguous()
+    def images(self, batch: Batch, kind: Any = None) -> Any:
+        """Scaled in double precision: rounded before, they would be other pixels than ours."""
+        scale = self.network.pixels
+        pixels = (np.asarray(batch.image, np.float64) - scale.mean) / scale.std
+        return torch.tensor(pixels).permute(0, 3, 1, 2).contiguous().to(kind or torch.float32)
 
 
 @functools.cache
@@ -75,6 +77,8 @@ def pair(system: str, size: str) -> Pair:
     for module in model.modules():
         if isinstance(module, torch.nn.Dropout):
             module.p = 0.0
+        if isinstance(module, torch.nn.Conv2d) and module.out_channels == CLASSES:
+            module.weight.data *= 4  # as they are drawn, logits hardly differ
     form = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.zeros((1, 64, 64, 3)), train=False))
     variables = to_variables(state_of(model), SYSTEMS[system], form)
     name = system if size == "small" else f"{system} (ResNet-50)"
@@ -166,17 +170,12 @@ def make_batch(count: int, canvas: tuple[int, int]) -> Batch:
     )
 
 
-def torch_loss(model: Any, images: Any, batch: Batch) -> Any:
-    """What torchvision's reference training minimises."""
+def torch_loss(pair: Pair, model: Any, batch: Batch, kind: Any) -> Any:
+    """What torchvision's reference training minimises, in numbers of a type."""
     truth = torch.tensor(np.array(batch.semantic)).long()
-    each = {name: torch.nn.functional.cross_entropy(x, truth, ignore_index=VOID) for name, x in model(images).items()}
+    answers = model(pair.images(batch, kind)).items()
+    each = {name: torch.nn.functional.cross_entropy(x, truth, ignore_index=VOID) for name, x in answers}
     return each["out"] + 0.5 * each.get("aux", 0.0)
-
-
-def our_loss(pair: Pair, batch: Batch, params: Any, stats: Any) -> tuple[jax.Array, Any]:
-    variables = {"params": params, "batch_stats": stats}
-    outputs, updated = pair.network.apply(variables, batch.image, train=True, mutable=["batch_stats"])
-    return task_losses(pair.tasks, outputs, batch)["semantic"][0], updated["batch_stats"]
 
 
 @pytest.mark.parametrize("size", SIZES)
@@ -198,7 +197,7 @@ def test_forward(system: str, size: str) -> None:
             names[name]: numpy(x).transpose(0, 2, 3, 1) for name, x in found.model.eval()(found.images(batch)).items()
         }
     assert set(ours) == set(theirs)
-    assert min(np.std(x) for x in theirs.values()) > 0.1
+    assert min(np.std(x) for x in theirs.values()) > 0.3
     for name, wanted in theirs.items():
         record(found.name, f"forward, {name}", float(np.abs(ours[name] - wanted).max()), 1e-4)
     best = theirs["semantic"]
@@ -211,58 +210,40 @@ def test_forward(system: str, size: str) -> None:
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("system", SYSTEMS)
 def test_loss_gradient_and_twenty_steps(system: str, size: str) -> None:
-    """In training mode, and after the first loss in double precision on both sides.
-
-    In single precision rounding decides for one in a million units whether its ReLU is on, in each framework its own
-    way: that alone moves gradients of a parameter by a thousandth or two, torch's from its own in double precision.
-    Four images: of two, batch norm makes +1 and -1 of the pooled level, whatever it is.
-    """
+    """Four images: of two, batch norm makes +1 and -1 of the pooled level, whatever it is."""
     found, batch = pair(system, size), make_batch(4, CANVASES[size][1])
     model = copy.deepcopy(found.model).train()
-    optimizer, single = optax.sgd(RATE, momentum=0.9), found.variables
-    with exact():
-        loss = jax.jit(lambda p, s: our_loss(found, batch, p, s)[0], compiler_options=QUICK)
-        error = (
-            float(loss(single["params"], single["batch_stats"])) / torch_loss(model, found.images(batch), batch).item()
+
+    def ours(params: Any, others: Any, batch: Batch) -> tuple[Any, Any]:
+        outputs, updated = found.network.apply(
+            {"params": params, **others}, batch.image, train=True, mutable=list(others)
         )
-    record(found.name, "loss", abs(error - 1), 1e-5)
+        return task_losses(found.tasks, outputs, batch)["semantic"][0], updated
 
-    wide = batch.replace(image=np.asarray(batch.image, np.float64))  # type: ignore[attr-defined]
-
-    @functools.partial(jax.jit, compiler_options=QUICK)
-    def step(params: Any, stats: Any, moments: Any) -> Any:
-        (loss, stats), grads = jax.value_and_grad(lambda p: our_loss(found, wide, p, stats), has_aux=True)(params)
-        updates, moments = optimizer.update(grads, moments, params)
-        return loss, grads, optax.apply_updates(params, updates), stats, moments
-
-    model = copy.deepcopy(found.model).train().double()
-    other = torch.optim.SGD(model.parameters(), lr=RATE, momentum=0.9)
-    images = found.images(batch).double()
-    ours, theirs = [], []
-    with exact(), jax.enable_x64(True):
-        double = jax.tree.map(lambda x: np.asarray(x, np.float64), single)
-        params, stats = double["params"], double["batch_stats"]
-        moments = optimizer.init(params)
-        for i in range(20):
-            loss, grads, params, stats, moments = step(params, stats, moments)
-            ours.append(float(loss))
-            other.zero_grad()
-            loss = torch_loss(model, images, batch)
+    def theirs(kind: Any) -> tuple[float, dict[str, np.ndarray]]:
+        with restored(model):
+            loss = torch_loss(found, model.to(kind), batch, kind)
             loss.backward()
-            theirs.append(loss.item())
-            if i == 0:
-                record(found.name, "gradient (float64)", worst_gradient(found, model, jax.device_get(grads)), 1e-4)
-            other.step()
-    assert theirs[-1] < 0.95 * theirs[0], theirs
-    record(found.name, "20 steps (float64)", max(abs(a / b - 1) for a, b in zip(ours, theirs, strict=True)), 1e-4)
+            return loss.item(), gradients_of(model)
 
-
-def worst_gradient(found: Pair, model: Any, grads: Any) -> float:
-    """The largest difference in norm of a parameter's gradient, relative to its own."""
-    named, errors = dict(model.named_parameters()), []
-    for path, ours in jax.tree.leaves_with_path(grads):
-        name = jax.tree_util.keystr(path, simple=True, separator="/")
-        theirs = from_torch(numpy(named.pop(found.layout.name_of(name)).grad), name.rpartition("/")[2])
-        errors.append(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs))
-    assert not named
-    return float(max(errors))
+    with exact():
+        params = found.variables["params"]
+        others = {name: value for name, value in found.variables.items() if name != "params"}
+        run = jax.jit(jax.value_and_grad(ours, has_aux=True), compiler_options=QUICK)
+        (loss, _), grads = jax.device_get(run(params, others, batch))
+        wanted, _ = theirs(torch.float32)
+        record(found.name, "loss", abs(loss / wanted - 1), 1e-5)
+        compare_gradients(
+            found.name, grads, theirs(torch.float64)[1], model, lambda: theirs(torch.float32)[1], found.layout
+        )
+        compare_steps(
+            found.name,
+            ours,
+            found.variables,
+            batch,
+            model,
+            lambda model, kind: torch_loss(found, model, batch, kind),
+            found.layout,
+            lr=RATE,
+            double=size == "small",
+        )

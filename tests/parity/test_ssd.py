@@ -41,10 +41,10 @@ def pair(depths, widths, name):
 
 def test_equals_torchvision_with_a_small_body():
     with exact():
-        compare(pair((1, 1, 1, 1, 1), (8, 8, 16, 512, 512), "ssd300 (small)"), lr=1e-4, curve=1e-3)
+        compare(pair((1, 1, 1, 1, 1), (8, 8, 16, 512, 512), "ssd300 (small)"), lr=1e-4, small=True)
 
 
 @pytest.mark.full
 def test_equals_torchvision():
     with exact():
-        compare(pair((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), "ssd300"), lr=1e-4, curve=1e-3)
+        compare(pair((2, 2, 3, 3, 3), (64, 128, 256, 512, 512), "ssd300"), lr=1e-4, small=False)

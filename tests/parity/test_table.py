@@ -12,5 +12,8 @@ def test_the_table_shows_the_worst_of_each_quantity(tmp_path, monkeypatch):
     record("nms", "kept", 0, 0)
     main(str(measured), str(page))
     tables = [line for line in page.read_text().splitlines() if line.startswith("|")]
-    assert tables[2:4] == ["| a |  |  |  |  |  | 1.0e-03 (1e-02) |", "| b (small) | 3.1e-05 (1e-04) |  |  |  |  |  |"]
+    assert tables[2:4] == [
+        "| a |  |  |  |  |  |  | 1.0e-03 (1e-02) |",
+        "| b (small) | 3.1e-05 (1e-04) |  |  |  |  |  |  |",
+    ]
     assert tables[-1] == "| nms | kept | 0 (0) |"

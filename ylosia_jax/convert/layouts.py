@@ -59,10 +59,11 @@ def choose(tensors: Mapping[str, Any], paths: Collection[str], name: str | None 
     if not fitting:
         near = max(LAYOUTS, key=lambda layout: len(named(layout)))
         unnamed = next(path for path in paths if near.name_of(path) is None)
+        known = len(named(near))
+        close = f"; {near.name} has the most, {known}, but none for {unnamed}" if 2 * known >= len(paths) else ""
         raise UserError(
-            f"no layout knows all {len(paths)} leaves of this network; the nearest, {near.name}, knows "
-            f"{len(named(near))}, and no name of {unnamed}. There are {there}; with --only a part of the network is "
-            "imported alone, such as --only backbone"
+            f"no layout has names for all {len(paths)} leaves of this network{close}. There are {there}; with --only a "
+            "part of the network is imported alone, such as --only backbone"
         )
 
     def found(layout: Layout) -> int:

@@ -21,9 +21,6 @@ from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
 from ylosia_jax.types import VOID, Batch, Objects, Rois
 
-# The grey that fills what no picture covers, here and in the letterbox.
-FILL = 114
-
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
@@ -86,6 +83,7 @@ def augment(
     progress: Float[Array, ""] | float,
     *,
     mirror: Sequence[int] = (),
+    fill: int = 114,
 ) -> Batch:
     """Augments a batch.
 
@@ -97,6 +95,7 @@ def augment(
       seed: of the run.
       progress: share of the run that is done, in [0, 1); traced, so that closing the mosaic compiles nothing anew.
       mirror: the skeleton's, since a mirrored left hand is a right one; empty where there are no poses.
+      fill: value, from 0 to 255, of the grey where no picture is.
 
     Returns:
       The batch with float32 images in [0, 1] and moved objects; `extent` is the whole canvas. What mosaic tiles know
@@ -134,7 +133,7 @@ def augment(
         if config.hue or config.saturation or config.brightness or config.contrast:
             matrix = image_ops.colour_matrix(draw["hue"], draw["saturation"], draw["brightness"])
             image = image_ops.recolour(image, matrix, draw["contrast"])
-        return image * cover + FILL / 255 * (1 - cover)
+        return image * cover + fill / 255 * (1 - cover)
 
     return batch.replace(  # type: ignore[attr-defined]
         image=jax.vmap(recolour)(pasted.image, pasted.cover, draws),

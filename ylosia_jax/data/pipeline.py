@@ -12,7 +12,6 @@ import jax
 import numpy as np
 
 from ylosia_jax import rle
-from ylosia_jax.data.augment import FILL
 from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.types import VOID, Batch, Example, Objects, Rois, Source
@@ -21,6 +20,22 @@ from ylosia_jax.types import VOID, Batch, Example, Objects, Rois, Source
 # those that it covers. bilinear: the way of YOLOX and of other detectors that OpenCV feeds. Each pixel lies between the
 # four nearest, and what is between those is skipped; sides are rounded down, but boxes scaled as if they were not.
 Resize = Literal["area", "bilinear"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Style:
+    """How pictures are drawn on their canvas.
+
+    Attributes:
+      resize: how they get their size.
+      fill: value, from 0 to 255, of the grey where there is no picture.
+    """
+
+    resize: Resize = "area"
+    fill: int = 114
+
+
+PLAIN = Style()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -33,37 +48,37 @@ class Letterbox:
     Attributes:
       size: the picture's (height, width).
       extent: its (height, width) on the canvas.
-      resize: how it gets that.
+      style: how it gets that, and what is around it.
     """
 
     size: tuple[int, int]
     extent: tuple[int, int]
-    resize: Resize = "area"
+    style: Style = PLAIN
 
     @classmethod
-    def fit(cls, size: tuple[int, int], canvas: tuple[int, int], resize: Resize = "area") -> "Letterbox":
+    def fit(cls, size: tuple[int, int], canvas: tuple[int, int], style: Style = PLAIN) -> "Letterbox":
         """The largest picture of `size`'s aspect that fits the canvas."""
         ratio = min(canvas[0] / size[0], canvas[1] / size[1])
         # The side that fills the canvas may miss it by a rounding error.
-        sides = [round(side * ratio) if resize == "area" else int(side * ratio + 1e-6) for side in size]
+        sides = [round(side * ratio) if style.resize == "area" else int(side * ratio + 1e-6) for side in size]
         height, width = (min(max(side, 1), limit) for side, limit in zip(sides, canvas, strict=True))
-        return cls(size, (height, width), resize)
+        return cls(size, (height, width), style)
 
     @property
     def scale(self) -> np.ndarray:
         """Canvas pixels a picture pixel becomes, as (x, y, x, y)."""
         height, width = (new / old for new, old in zip(self.extent, self.size, strict=True))
-        if self.resize == "bilinear":
+        if self.style.resize == "bilinear":
             # One of them fills the canvas, and was not rounded.
             height = width = max(height, width)
         return np.array([width, height, width, height])
 
     def apply(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
-        """Draws the picture on the canvas; the rest is grey. What is enlarged is interpolated."""
+        """Draws the picture on the canvas; the rest is filled. What is enlarged is interpolated."""
         height, width = self.extent
         shrinks = height < self.size[0] or width < self.size[1]
-        interpolation = cv2.INTER_AREA if shrinks and self.resize == "area" else cv2.INTER_LINEAR
-        page = np.full((*canvas, 3), FILL, np.uint8)
+        interpolation = cv2.INTER_AREA if shrinks and self.style.resize == "area" else cv2.INTER_LINEAR
+        page = np.full((*canvas, 3), self.style.fill, np.uint8)
         page[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
         return page
 
@@ -135,7 +150,7 @@ def prepare(
     canvas: tuple[int, int],
     max_objects: int,
     needs: Needs | None = None,
-    resize: Resize = "area",
+    style: Style = PLAIN,
 ) -> Batch:
     """One example on its canvas, padded: a `Batch` without the batch axis.
 
@@ -146,7 +161,7 @@ def prepare(
       needs: what is prepared beside boxes; what the example does not know is marked as unknown.
     """
     needs = needs or Needs()
-    box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas, resize)
+    box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas, style)
     keep = np.arange(len(example.labels))
     if len(keep) > max_objects:
         warnings.warn(
@@ -259,7 +274,7 @@ def train_batches(
     max_objects: int,
     seed: int,
     needs: Needs | None = None,
-    resize: Resize = "area",
+    style: Style = PLAIN,
     process: int = 0,
     processes: int = 1,
     threads: int = 2,
@@ -296,7 +311,7 @@ def train_batches(
     def item(index: int, epoch: int) -> Batch:
         if index in kept:
             return kept[index].replace(epoch=np.array(epoch, np.int32))  # type: ignore[attr-defined]
-        made = prepare(source[index], index, epoch, canvas, max_objects, needs, resize)
+        made = prepare(source[index], index, epoch, canvas, max_objects, needs, style)
         if len(kept) < cache // item_bytes:
             kept[index] = made
         return made
@@ -312,7 +327,7 @@ def eval_batches(
     *,
     canvas: tuple[int, int],
     batch_size: int,
-    resize: Resize = "area",
+    style: Style = PLAIN,
     regions: SelectiveSearch | None = None,
     process: int = 0,
     processes: int = 1,
@@ -326,7 +341,7 @@ def eval_batches(
     mine = range(process, len(source), processes)
     most = -(-len(range(0, len(source), processes)) // rows)
     blank = Example(
-        image=np.full((*canvas, 3), FILL, np.uint8),
+        image=np.full((*canvas, 3), style.fill, np.uint8),
         name="",
         boxes=np.zeros((0, 4), np.float32),
         labels=np.zeros(0, np.int32),
@@ -339,11 +354,10 @@ def eval_batches(
         examples = [source[i] for i in chosen]
         needs = Needs(regions=regions)
         items = [
-            prepare(e, i, 0, canvas, max(len(e.labels), 1), needs, resize=resize)
-            for i, e in zip(chosen, examples, strict=True)
+            prepare(e, i, 0, canvas, max(len(e.labels), 1), needs, style) for i, e in zip(chosen, examples, strict=True)
         ]
         if len(chosen) < rows:
-            items += [prepare(blank, -1, 0, canvas, 1, needs)] * (rows - len(chosen))
+            items += [prepare(blank, -1, 0, canvas, 1, needs, style)] * (rows - len(chosen))
         # The network needs no truth to predict: none travels to the device.
         items = [item.replace(objects=None) for item in items]
         yield stack(items), examples

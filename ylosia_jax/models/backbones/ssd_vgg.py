@@ -67,7 +67,7 @@ class SSDVGG(nn.Module):
             if stage == 4:
                 scale = self.param("scale", nn.initializers.constant(20.0), (width,))
                 # Of hundreds of squares: bfloat16 would lose the small ones.
-                squares = jnp.square(x.astype(jnp.float32)).sum(axis=-1, keepdims=True)
+                squares = jnp.square(x.astype(jnp.promote_types(x.dtype, jnp.float32))).sum(axis=-1, keepdims=True)
                 levels["p3"] = x * jax.lax.rsqrt(jnp.maximum(squares, 1e-24)).astype(x.dtype) * scale
             x = max_pool(x, 3, 1) if stage == 5 else max_pool(x, 2, 2, padding=0, ceil=stage == 3)
         x = conv("fc6", x, self.fc_width, 3, pad=6, dilation=6)

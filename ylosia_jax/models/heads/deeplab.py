@@ -122,7 +122,7 @@ class DeepLabHead(nn.Module):
         pyramid = ASPP(self.rates, self.width, self.dropout, norm=self.norm, name="aspp")
         x = pyramid(features[self.level], train)
         x = Wide(self.width, norm=self.norm, name="hidden")(x, train)
-        return Conv(self.num_classes, use_bias=True, name="out")(x).astype(jnp.float32)
+        return Conv(self.num_classes, use_bias=True, name="out")(x)
 
 
 class DeepLabPlusHead(nn.Module):
@@ -161,4 +161,4 @@ class DeepLabPlusHead(nn.Module):
         x = jnp.concatenate([x, low], axis=-1)
         for name in ("hidden1", "hidden2"):
             x = Wide(self.width, separable=True, norm=self.norm, name=name)(x, train)
-        return Conv(self.num_classes, use_bias=True, name="out")(x).astype(jnp.float32)
+        return Conv(self.num_classes, use_bias=True, name="out")(x)

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 
-import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
@@ -36,4 +35,4 @@ class FCNHead(nn.Module):
         x = features[self.level]
         hidden = ConvNorm(x.shape[-1] // self.shrink, 3, activation="relu", eps=1e-5, norm=self.norm, name="hidden")
         x = nn.Dropout(self.dropout, deterministic=not train)(hidden(x, train))
-        return Conv(self.num_classes, use_bias=True, name="out")(x).astype(jnp.float32)
+        return Conv(self.num_classes, use_bias=True, name="out")(x)
