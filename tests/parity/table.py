@@ -14,11 +14,11 @@ float32 with the highest precision of products.
 - loss: relative
 - gradient: of one step, of the worst parameter, its distance in norm from torch's in float64, relative. In float32
   rounding decides for one in a million units whether its ReLU is on, which in some networks moves gradients by more
-  than the 1e-3 that is asked for. There, torch's own gradient in float32 was taken four times, every weight off by a
-  rounding error, and ours may be twice as far as the farthest of those: the second table has how far that was
+  than the 1e-3 that is asked for. There, torch's own gradient in float32 was taken eight times, every weight off by a
+  rounding error, and ours may be three times as far as the farthest of those: the second table has how far that was
 - gradient (float64): the same with both sides in float64
 - 20 steps: of gradient descent, the difference of the losses, as a share of the first. Small networks are trained in
-  float64 on both sides, those in full size in float32, R-CNNs in float32 beside torch's float64
+  float64 on both sides; those in full size, but for R-CNNs, in float32
 
 `make parity` runs the tests and writes this page.
 """

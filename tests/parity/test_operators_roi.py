@@ -93,17 +93,22 @@ def test_roi_align_beyond_the_map(aligned: bool) -> None:
 
 @pytest.mark.parametrize("aligned", [False, True])
 def test_the_quick_roi_align_of_the_reference(aligned: bool) -> None:
-    """What experiments/two_stage gives torchvision in the place of its slow Python."""
+    """What takes the place of torchvision's slow Python where there is much to do."""
     rng = np.random.default_rng(2)
     features = rng.normal(size=(2, 7, 9, 3))
+    maps = torch.tensor(features.transpose(0, 3, 1, 2))
     for _ in range(20):
         boxes = boxes_of(rng, REGIONS, 14, 18, outside=True).astype(float)
         images = rng.integers(0, 2, REGIONS)
         rois = torch.tensor(np.concatenate([images[:, None], boxes], axis=1))
-        found = quick_roi_align(torch.tensor(features.transpose(0, 3, 1, 2)), rois, 0.5, 3, 2, 2, aligned)
+        found = quick_roi_align(maps, rois, 0.5, 3, 2, 2, aligned)
         for image, box, each in zip(images, boxes, numpy(found), strict=True):
             wanted = plain_roi_align(features[image], box / 2, (3, 2), 2, aligned)
             np.testing.assert_allclose(each.transpose(1, 2, 0), wanted, atol=1e-12)
+        rois[:, 1:] = torch.tensor(boxes_of(rng, REGIONS, 12, 16, outside=False))
+        align = torchvision().ops.roi_align
+        each_cell = quick_roi_align(maps, rois, 0.5, 3, 2, 0, aligned)
+        np.testing.assert_allclose(each_cell, align(maps, rois, (3, 2), 0.5, 0, aligned), atol=1e-12)
 
 
 def test_roi_align_over_levels() -> None:

@@ -15,7 +15,7 @@ from ylosia_jax import config
 from ylosia_jax.convert.files import read
 from ylosia_jax.convert.layout import to_variables
 from ylosia_jax.convert.yolox import YOLOX
-from ylosia_jax.data.pipeline import Letterbox
+from ylosia_jax.data.pipeline import Letterbox, Style
 from ylosia_jax.ops.points import anchor_points, flatten_levels
 from ylosia_jax.tasks.yolox import decode_boxes
 from ylosia_jax.types import UserError
@@ -40,7 +40,7 @@ def pictures(shared: Path) -> np.ndarray:
     pages: list[np.ndarray] = []
     for path in paths:
         image = cv2.cvtColor(cv2.imread(str(path)), cv2.COLOR_BGR2RGB)
-        box = Letterbox.fit((image.shape[0], image.shape[1]), (SIDE, SIDE), "bilinear")
+        box = Letterbox.fit((image.shape[0], image.shape[1]), (SIDE, SIDE), Style("bilinear"))
         pages.append(box.apply(image, (SIDE, SIDE)))
     return np.stack(pages)
 

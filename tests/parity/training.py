@@ -5,8 +5,8 @@ objects which it learns, in each framework its own way. In a deep network that a
 parameters by more than a thousandth, torch's from torch's own in double precision, and twenty steps blow it up. So:
 
 - a gradient in single precision is compared with torch's in double. It may be as far from it as 1e-3. Where it is
-  farther, every weight of torch's is moved by a rounding error, four times: ours may be twice as far as the farthest of
-  torch's gradients in single precision;
+  farther, every weight of torch's is moved by a rounding error, eight times: ours may be three times as far as the
+  farthest of torch's gradients in single precision, of which each shows a few of the units that may turn;
 - small networks train in double precision on both sides, in which little is left to rounding. Anchors are constants in
   single precision, here and in torchvision;
 - networks in full size, whose steps in double precision take minutes, train in single.
@@ -64,12 +64,12 @@ def compare_gradients(
     if error > bound:
         form = jax.tree.map(lambda x: np.empty(x.shape, np.float64), ours)
         own = 0.0
-        for seed in range(4):
+        for seed in range(8):
             with nudged(model, seed):
                 found = to_variables(single(), layout, {"params": form})["params"]
             own = max(own, distance(found, theirs, layout, floor))
         record(name, "gradient, torch's own in float32", own, own)
-        bound = max(bound, 2 * own)
+        bound = max(bound, 3 * own)
     record(name, "gradient", error, bound)
 
 
