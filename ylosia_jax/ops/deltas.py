@@ -24,7 +24,8 @@ def encode_deltas(
     """Shift of the centre in sides of the reference, and logarithm of the ratio of sides (R-CNN, 1311.2524, C).
 
     Args:
-      boxes, references: xyxy in the same pixels.
+      boxes: xyxy in pixels.
+      references: xyxy in the same pixels.
       weights: of x, y, width and height: what each is multiplied by, the inverse of its spread.
     """
     centre, size = jnp.split(box_ops.to_cxcywh(boxes), 2, axis=-1)

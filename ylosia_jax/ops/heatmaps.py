@@ -94,7 +94,8 @@ def nearest_peaks(
     Args:
       near: where the points are expected.
       reach: standard deviation of that expectation.
-      places, heights: of the bumps, as `decode_heatmap` finds them.
+      places: of the bumps, as `decode_heatmap` finds them.
+      heights: theirs.
       min_height: where no bump is this high after the weighing, the expected place is returned.
     """
     # Bumps along the first axis, where reductions are fast on every backend; and a plain maximum, where argmax is slow.

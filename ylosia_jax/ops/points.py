@@ -55,7 +55,8 @@ def choose_points(
       share: how good the point is among its object's, 1 for the best, 0 for background and padding.
       rows: the object of each.
       count: P at most.
-      index, epoch: of the images, which chance depends on, and on nothing else.
+      index: of the images, which chance depends on.
+      epoch: of the images, which it depends on too, and on nothing else.
 
     Returns:
       The points' shares, and which they are.

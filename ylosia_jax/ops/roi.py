@@ -67,7 +67,8 @@ def bin_weights(
     Points up to one cell outside of the axis count as its end, those beyond not at all.
 
     Args:
-      low, high: of the intervals, in cells.
+      low: where the intervals begin, in cells.
+      high: where they end.
       size: cells of the axis.
       sampling: points of a bin, evenly spaced; None for as many as it is cells wide, rounded up, of which no bin of an
         interval inside the axis has more than there is room for.
@@ -92,7 +93,8 @@ def roi_levels(boxes: Float[Array, "*R 4"], finest: int, coarsest: int) -> Int[A
     """The level that a region is looked into on: 4 for 224 x 224 px, one less for half of that (1612.03144, eq. 1).
 
     Args:
-      finest, coarsest: the first and the last level that there is.
+      finest: the first level that there is.
+      coarsest: the last one.
     """
     # 1e-6 for sides that are powers of two up to rounding, as torchvision has it; no area is no number's logarithm.
     side = jnp.sqrt(jnp.maximum(box_ops.area(boxes), box_ops.EPS))

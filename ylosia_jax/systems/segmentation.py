@@ -71,7 +71,8 @@ def deeplabv3_plus(
     """Network and tasks of DeepLabv3+ (arXiv:1802.02611): DeepLabv3's pyramid, and a decoder of stride 4.
 
     Args:
-      multi_grid, width: as in `deeplabv3`.
+      multi_grid: as in `deeplabv3`.
+      width: as in `deeplabv3`.
     """
     head = DeepLabPlusHead(num_classes, _rates(output_stride), 4 * width)
     return _system(head, num_classes, 4, _resnet(depth, output_stride, width, multi_grid), auxiliary=False)
