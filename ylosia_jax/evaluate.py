@@ -173,6 +173,7 @@ def evaluate(
     Args:
       predict: from `compile_predict`, over the same mesh.
       batch_size: of the global batch, over all hosts.
+      style: how pictures are drawn on the canvas, as in training.
       watch: is shown what this host finds, image by image.
       regions: how regions are found for a network that does not propose its own.
     """

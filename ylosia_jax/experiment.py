@@ -5,7 +5,7 @@ from typing import Any
 
 from flax import linen as nn
 
-from ylosia_jax.data.augment import Augment
+from ylosia_jax.data.augment import FILL, Augment
 from ylosia_jax.data.datasets import Dataset, Mixture, open_dataset
 from ylosia_jax.data.mixture import Mapped, place_of
 from ylosia_jax.data.pipeline import MOST_MASKS, Needs, Resize, Style, canvas_of
@@ -43,7 +43,7 @@ class Data:
     skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
     resize: Resize = "area"
-    fill: int = 114
+    fill: int = FILL
     batch_size: int = 16
     max_objects: int = 100
     threads: int = 2

@@ -78,7 +78,8 @@ def _batches(experiment: Experiment, source: Source) -> Iterator[Batch]:
     rows, canvas, most = experiment.data.batch_size, experiment.canvas, experiment.data.max_objects
     for first in range(0, len(source), rows):
         last = min(first + rows, len(source))
-        items = [prepare(source[i], i, 0, canvas, most, experiment.needs) for i in range(first, last)]
+        places, needs, style = range(first, last), experiment.needs, experiment.data.style
+        items = [prepare(source[i], i, 0, canvas, most, needs, style) for i in places]
         blank = jax.tree.map(np.zeros_like, items[0])
         yield stack(items + [blank] * (rows - len(items)))
 

@@ -98,6 +98,7 @@ def run(experiment: Experiment, seed: int, workdir: Path) -> tuple[dict[str, Any
         max_objects=data.max_objects,
         seed=seed,
         needs=experiment.needs,
+        style=data.style,
         threads=data.threads,
         steps=steps,
     )
@@ -129,6 +130,7 @@ def run(experiment: Experiment, seed: int, workdir: Path) -> tuple[dict[str, Any
         make_mesh(jax.devices()[:1]),
         canvas=experiment.canvas,
         batch_size=data.batch_size,
+        style=data.style,
     )
     return scores, steps
 

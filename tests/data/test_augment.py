@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from ylosia_jax.data.augment import Augment, augment, image_keys
+from ylosia_jax.data.augment import FILL, Augment, augment, image_keys
 from ylosia_jax.data.copy_paste import copy_paste
 from ylosia_jax.data.pasted import Pasted
 from ylosia_jax.ops.masks import cell_shares
@@ -16,7 +16,6 @@ CANVAS = (96, 128)
 # Pictures that fill the canvas, or leave a margin on the right, below, or on both sides, odd ones too.
 EXTENTS = [(96, 128), (96, 81), (61, 128), (72, 72)]
 COUNT = len(EXTENTS)
-FILL = 114
 GREY = FILL / 255
 # Colours that stay apart when they are mixed with black: each has a full channel, and none is grey.
 COLOURS = np.array([c for c in itertools.product((0, 0.5, 1), repeat=3) if max(c) == 1 and min(c) < 1])

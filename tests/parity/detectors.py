@@ -11,13 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 from parity.record import record
 from parity.reference import numpy, state_of, torch, torchvision
-from parity.training import compare_gradients, compare_steps, gradients_of, restored
+from parity.training import compare_gradients, compare_steps, restored
 
 from ylosia_jax.convert.layout import Layout, to_variables
 from ylosia_jax.types import Batch, DenseOutputs, Objects
 
 ROWS = 8  # objects an image is padded to
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 @dataclasses.dataclass
@@ -149,7 +148,7 @@ def compare(pair: Pair, *, lr: float, small: bool) -> None:
     """Records how far the two are from each other, and fails where that is too far.
 
     Args:
-      small: train in double precision.
+      small: see `compare_steps`; in full size rounding decides over gradients, too.
     """
     images = pair.images(2)
     variables = pair.variables(images)
@@ -164,37 +163,21 @@ def compare(pair: Pair, *, lr: float, small: bool) -> None:
 
     params = variables["params"]
     others = {name: value for name, value in variables.items() if name != "params"}
-    run = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)
+    run = jax.jit(jax.value_and_grad(loss, has_aux=True))
 
     # One image shows nothing, with the same shapes.
     for counts in ((4, 0), (0, 0), (5, 3)):
         batch = pair.batch(images, counts)
-        with restored(model):
-            model.float()
+        with restored(model), torch.no_grad():
             wanted = pair.total(model, images, batch, torch.float32).item()
         (found, _), grads = run(params, others, batch)
         record(pair.name, "loss", relative(found, wanted), 1e-5)
 
-    def theirs(kind: Any) -> dict[str, np.ndarray]:
-        with restored(model):
-            model.to(kind)
-            pair.total(model, images, batch, kind).backward()
-            return gradients_of(model)
+    def theirs(model: Any, kind: Any) -> Any:
+        return pair.total(model, images, batch, kind)
 
-    compare_gradients(
-        pair.name, jax.device_get(grads), theirs(torch.float64), model, lambda: theirs(torch.float32), pair.layout
-    )
-    compare_steps(
-        pair.name,
-        loss,
-        variables,
-        batch,
-        model,
-        lambda model, kind: pair.total(model, images, batch, kind),
-        pair.layout,
-        lr=lr,
-        double=small,
-    )
+    compare_gradients(pair.name, jax.device_get(grads), model, theirs, pair.layout, rounding=not small)
+    compare_steps(pair.name, loss, variables, batch, model, theirs, pair.layout, lr=lr, small=small)
 
 
 def relative(found: Any, wanted: float) -> float:
@@ -210,7 +193,7 @@ def _compare_answers(pair: Pair, images: np.ndarray, variables: Any) -> None:
         outputs = pair.network.apply(variables, images, train=False)
         return outputs["box"], pair.tasks["box"].decode(outputs)
 
-    dense, found = answer.lower(variables, images).compile(compiler_options=QUICK)(variables, images)
+    dense, found = answer(variables, images)
     with torch.no_grad():
         wanted = head_outputs(pair.model, images)
         detections = pair.model(tensors(images))

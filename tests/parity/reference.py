@@ -70,7 +70,14 @@ def quick_roi_align(
     """RoIAlign through torch's `grid_sample`: many times faster than torchvision's Python.
 
     Args:
+      maps: [B, C, H, W].
+      rois: [K, 5], the image and the box, xyxy, in pixels that are 1 / scale cells wide.
+      height, width: bins down and across.
       sampling: points along each side of a bin; 0 or less for as many as it has cells, rounded up, in each direction.
+
+    Returns:
+      [K, C, height, width]. Points up to a cell outside of the map count as its edge, those beyond as zero; so does a
+      region without area whose points are to be counted by its cells.
     """
     boxes = rois[:, 1:] * scale - (0.5 if aligned else 0.0)
     sides = boxes[:, 2:] - boxes[:, :2]

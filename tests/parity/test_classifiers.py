@@ -4,7 +4,6 @@ Dropout is off on both sides: nobody draws the same numbers. One image of each b
 """
 
 import dataclasses
-import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 from parity.record import record
 from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
-from parity.training import compare_gradients, compare_steps, gradients_of, restored
+from parity.training import compare_gradients, compare_steps, loss_and_gradients, restored
 
 from ylosia_jax.convert import classifiers as layouts
 from ylosia_jax.convert.layout import Layout, to_variables
@@ -33,8 +32,6 @@ from ylosia_jax.train.questions import task_losses
 from ylosia_jax.types import Batch, Objects
 
 CLASSES = 10
-# LLVM's work on these programs takes longer than they run.
-quick = functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
 
 
 @dataclasses.dataclass(frozen=True)
@@ -202,7 +199,7 @@ def compare(name: str, case: Case, *, small: bool) -> None:
     variables = to_variables(state_of(model), case.layout, form)
     assert sum(x.size for x in jax.tree.leaves(variables["params"])) == sum(x.numel() for x in model.parameters())
 
-    @quick
+    @jax.jit
     def forward(variables: Any, image: Any) -> Any:
         return network.apply(variables, image, train=False)["classification"]
 
@@ -219,12 +216,6 @@ def compare(name: str, case: Case, *, small: bool) -> None:
         pixels = their_image(image.astype(np.float64)).to(kind)
         return their_loss(model(pixels), torch.tensor(batch.category.tolist()))
 
-    def gradients(kind: Any) -> tuple[float, dict[str, np.ndarray]]:
-        with restored(model):
-            loss = theirs(model.to(kind), kind)
-            loss.backward()
-            return loss.item(), gradients_of(model)
-
     with exact():
         with torch.no_grad():
             wanted = numpy(model(their_image(image)))
@@ -235,23 +226,21 @@ def compare(name: str, case: Case, *, small: bool) -> None:
         model.train()
         params = variables["params"]
         others = {name: value for name, value in variables.items() if name != "params"}
-        run = quick(jax.value_and_grad(answer, has_aux=True))
+        run = jax.jit(jax.value_and_grad(answer, has_aux=True))
         (loss, (outputs, _)), grads = jax.device_get(run(params, others, batch))
         if "aux1" in outputs:
             with restored(model), torch.no_grad():
-                found = model.float()(their_image(image))
+                found = model(their_image(image))
             pairs = (("aux1", found.aux_logits1), ("aux2", found.aux_logits2))
             off = max(np.abs(outputs[head] - numpy(logits)).max() for head, logits in pairs)
-            record(name, "forward, auxiliary", off, 1e-4)
-        wanted, _ = gradients(torch.float32)
+            record(name, "forward", off, 1e-4)
+        wanted, _ = loss_and_gradients(model, theirs, torch.float32)
         record(name, "loss", abs(loss / wanted - 1), 1e-5)
         # A bias before a batch norm, or a scale that all readers divide by, has a gradient of rounding errors, about
         # 1e-7 of the whole gradient's norm: at the bound of 1e-3 such a one may be off by a millionth of the whole.
         floor = 1e-3
-        compare_gradients(
-            name, grads, gradients(torch.float64)[1], model, lambda: gradients(torch.float32)[1], case.layout, floor
-        )
-        compare_steps(name, ours, variables, batch, model, theirs, case.layout, lr=case.lr, double=small, floor=floor)
+        compare_gradients(name, grads, model, theirs, case.layout, floor=floor, rounding=not small)
+        compare_steps(name, ours, variables, batch, model, theirs, case.layout, lr=case.lr, small=small, floor=floor)
 
 
 @pytest.mark.parametrize("name", SMALL)
@@ -275,7 +264,7 @@ def our_logits(system: systems.System, tensors: dict[str, np.ndarray], layout: L
     network, _ = system
     form: Any = jax.eval_shape(lambda: network.init(jax.random.key(0), jnp.asarray(image), train=False))
     variables = to_variables(tensors, layout, form)
-    forward = quick(lambda v, x: network.apply(v, x, train=False)["classification"])
+    forward = jax.jit(lambda v, x: network.apply(v, x, train=False)["classification"])
     return np.asarray(forward(variables, image))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from parity.record import record
 from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
-from parity.training import compare_gradients, compare_steps, gradients_of, restored
+from parity.training import compare_gradients, compare_steps, loss_and_gradients
 
 from ylosia_jax.convert.layout import Layout, to_variables, within
 from ylosia_jax.convert.resnet import RESNET
@@ -34,7 +34,6 @@ PLUS_HEAD = (
 )
 PLUS = Layout("twin", (*within("backbone/", "backbone.", RESNET), *within("heads_semantic/", "", PLUS_HEAD)))
 SYSTEMS = {"fcn": FCN, "deeplabv3": DEEPLABV3, "deeplabv3_plus": PLUS}
-QUICK = {"xla_backend_optimization_level": 0}
 SIZES = ("small", pytest.param("full", marks=pytest.mark.full))
 NARROW = 16  # the width of the small networks' first stage
 RATE = 2e-4  # of the twenty steps
@@ -184,7 +183,7 @@ def test_forward(system: str, size: str) -> None:
     found, batch = pair(system, size), make_batch(2, CANVASES[size][0])
     names = {"out": "semantic", "aux": "auxiliary"}
 
-    @functools.partial(jax.jit, compiler_options=QUICK)
+    @jax.jit
     def run(variables: Any, image: Any) -> Any:
         outputs = found.network.apply(variables, image, train=False)
         shape = (*image.shape[:3], CLASSES)
@@ -199,7 +198,7 @@ def test_forward(system: str, size: str) -> None:
     assert set(ours) == set(theirs)
     assert min(np.std(x) for x in theirs.values()) > 0.3
     for name, wanted in theirs.items():
-        record(found.name, f"forward, {name}", float(np.abs(ours[name] - wanted).max()), 1e-4)
+        record(found.name, "forward", float(np.abs(ours[name] - wanted).max()), 1e-4)
     best = theirs["semantic"]
     top = np.sort(best, axis=-1)
     sure = top[..., -1] - top[..., -2] > 2e-4  # else rounding decides
@@ -220,30 +219,16 @@ def test_loss_gradient_and_twenty_steps(system: str, size: str) -> None:
         )
         return task_losses(found.tasks, outputs, batch)["semantic"][0], updated
 
-    def theirs(kind: Any) -> tuple[float, dict[str, np.ndarray]]:
-        with restored(model):
-            loss = torch_loss(found, model.to(kind), batch, kind)
-            loss.backward()
-            return loss.item(), gradients_of(model)
+    def theirs(model: Any, kind: Any) -> Any:
+        return torch_loss(found, model, batch, kind)
 
     with exact():
         params = found.variables["params"]
         others = {name: value for name, value in found.variables.items() if name != "params"}
-        run = jax.jit(jax.value_and_grad(ours, has_aux=True), compiler_options=QUICK)
-        (loss, _), grads = jax.device_get(run(params, others, batch))
-        wanted, _ = theirs(torch.float32)
+        (loss, _), grads = jax.device_get(jax.jit(jax.value_and_grad(ours, has_aux=True))(params, others, batch))
+        wanted, _ = loss_and_gradients(model, theirs, torch.float32)
         record(found.name, "loss", abs(loss / wanted - 1), 1e-5)
-        compare_gradients(
-            found.name, grads, theirs(torch.float64)[1], model, lambda: theirs(torch.float32)[1], found.layout
-        )
+        compare_gradients(found.name, grads, model, theirs, found.layout, rounding=True)
         compare_steps(
-            found.name,
-            ours,
-            found.variables,
-            batch,
-            model,
-            lambda model, kind: torch_loss(found, model, batch, kind),
-            found.layout,
-            lr=RATE,
-            double=size == "small",
+            found.name, ours, found.variables, batch, model, theirs, found.layout, lr=RATE, small=size == "small"
         )

@@ -4,28 +4,32 @@ In single precision rounding decides for one in a million units whether its ReLU
 objects which it learns, in each framework its own way. In a deep network that alone moves the gradients of some
 parameters by more than a thousandth, torch's from torch's own in double precision, and twenty steps blow it up. So:
 
-- a gradient in single precision is compared with torch's in double. It may be as far from it as 1e-3. Where it is
-  farther, every weight of torch's is moved by a rounding error, eight times: ours may be three times as far as the
-  farthest of torch's gradients in single precision, of which each shows a few of the units that may turn;
-- small networks train in double precision on both sides, in which little is left to rounding. Anchors are constants in
-  single precision, here and in torchvision;
-- networks in full size, whose steps in double precision take minutes, train in single.
+- gradients are compared in double precision on both sides, in which little is left to rounding. Anchors are constants
+  in single precision, here and in torchvision;
+- ours in single precision may be as far from torch's in double as 1e-3. A network of which a test says that rounding
+  decides may be farther: every weight of torch's is moved by a rounding error, eight times, and ours may be three times
+  as far as the farthest of torch's gradients in single precision, of which each shows a few of the units that may turn;
+- small networks train in double precision; those in full size, whose steps in it take minutes, in single.
 """
 
 import contextlib
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import jax
 import numpy as np
 import optax
+from optimised import OPTIMISED
 from parity.record import record
 from parity.reference import numpy, torch
 
 from ylosia_jax.convert.layout import Layout, to_variables
 
 Gradients = Mapping[str, np.ndarray]
+# Of a model and the type of its numbers.
+Loss = Callable[[Any, Any], Any]
+STEPS = 20
 
 
 def gradients_of(model: Any) -> dict[str, np.ndarray]:
@@ -33,41 +37,61 @@ def gradients_of(model: Any) -> dict[str, np.ndarray]:
     return {name: numpy(value.grad).copy() for name, value in model.named_parameters()}
 
 
-def distance(ours: Any, theirs: Gradients, layout: Layout, floor: float) -> float:
-    """The largest distance in norm of a parameter's gradient from theirs, relative to theirs."""
+def loss_and_gradients(model: Any, loss: Loss, kind: Any) -> tuple[float, dict[str, np.ndarray]]:
+    """torch's, in numbers of a type; the model is afterwards what it was before."""
+    with restored(model):
+        value = loss(model.to(kind), kind)
+        value.backward()
+        return value.item(), gradients_of(model)
+
+
+def distance(ours: Any, theirs: Gradients, layout: Layout, floor: float, vanishing: Collection[str] = ()) -> float:
+    """The largest distance in norm of a parameter's gradient from theirs, relative to theirs; see `compare_gradients`.
+
+    Args:
+      ours: of `params`.
+    """
     whole = np.sqrt(sum(float((value.astype(np.float64) ** 2).sum()) for value in theirs.values()))
-    form = jax.tree.map(lambda x: np.empty(x.shape, np.float64), ours)
-    wanted = to_variables(theirs, layout, {"params": form})["params"]
+    wanted, errors = _as_ours(theirs, ours, layout), []
     # As NumPy's: JAX would compile every shape's difference.
-    pairs = zip(*(map(np.asarray, jax.tree.leaves(tree)) for tree in (ours, wanted)), strict=True)
-    return max(float(np.linalg.norm(g - w) / max(np.linalg.norm(w), floor * whole)) for g, w in pairs)
+    for (path, found), value in zip(jax.tree.leaves_with_path(ours), jax.tree.leaves(wanted), strict=True):
+        found, norm = np.asarray(found), np.linalg.norm(value)
+        if layout.name_of(jax.tree_util.keystr(path, simple=True, separator="/")) in vanishing:
+            assert max(np.linalg.norm(found), norm) < 1e-5
+        else:
+            errors.append(float(np.linalg.norm(found - value) / max(norm, floor * whole)))
+    return max(errors)
 
 
 def compare_gradients(
     name: str,
     ours: Any,
-    theirs: Gradients,
     model: Any,
-    single: Callable[[], Gradients],
+    loss: Loss,
     layout: Layout,
+    *,
     floor: float = 0.0,
+    vanishing: Collection[str] = (),
+    rounding: bool = False,
 ) -> None:
     """Records how far our gradient in single precision is from theirs in double.
 
     Args:
       ours: of `params`.
-      single: the model's in single precision, asked for only where ours misses 1e-3.
+      loss: theirs.
       floor: share of the whole gradient's norm that no parameter's counts as smaller than. What norms leave nothing of,
         such as a bias before one, has a gradient of rounding errors alone.
+      vanishing: names of theirs that have no gradient but rounding errors, below 1e-5.
+      rounding: whether rounding decides, so that 1e-3 cannot be asked for.
     """
-    error, bound = distance(ours, theirs, layout, floor), 1e-3
-    if error > bound:
-        form = jax.tree.map(lambda x: np.empty(x.shape, np.float64), ours)
+    theirs = loss_and_gradients(model, loss, torch.float64)[1]
+    error, bound = distance(ours, theirs, layout, floor, vanishing), 1e-3
+    if rounding and error > bound:
         own = 0.0
         for seed in range(8):
             with nudged(model, seed):
-                found = to_variables(single(), layout, {"params": form})["params"]
-            own = max(own, distance(found, theirs, layout, floor))
+                single = loss_and_gradients(model, loss, torch.float32)[1]
+            own = max(own, distance(_as_ours(single, ours, layout), theirs, layout, floor, vanishing))
         record(name, "gradient, torch's own in float32", own, own)
         bound = max(bound, 3 * own)
     record(name, "gradient", error, bound)
@@ -79,44 +103,64 @@ def compare_steps(
     variables: Any,
     batch: Any,
     model: Any,
-    their_loss: Callable[[Any, torch.dtype], Any],
+    their_loss: Loss,
     layout: Layout,
     *,
     lr: float,
-    double: bool,
-    steps: int = 20,
+    small: bool,
     floor: float = 0.0,
 ) -> None:
-    """Records how far the losses of both are from each other over steps of SGD with momentum on one batch.
+    """Records how far both are from each other over steps of SGD with momentum on one batch, and their first gradients.
 
     Args:
       loss: ours, of parameters, other variables and batch, and the other variables as they are after.
       variables: in single precision.
-      model: in training mode; it is trained.
-      their_loss: of a model, and the type of its numbers.
-      double: train in double precision, and record the first gradient too.
+      model: in training mode.
+      small: take all steps in double precision, instead of the first alone.
+      floor: see `compare_gradients`.
     """
-    optimizer = optax.sgd(lr, momentum=0.9)
-    kind = torch.float64 if double else torch.float32
-    model = model.to(kind)
-    reference = torch.optim.SGD(model.parameters(), lr, momentum=0.9)
+    train = functools.partial(_train, loss, variables, batch, model, their_loss, lr)
+    ours, theirs, error = train(torch.float64, STEPS if small else 1, layout, floor)
+    record(name, "gradient (float64)", error, 1e-5)
+    if not small:
+        ours, theirs, _ = train(torch.float32, STEPS, layout, floor)
+    assert min(theirs) < 0.95 * theirs[0], theirs
+    # Relative to where both began: one that falls to nothing has no other scale.
+    error = max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / theirs[0]
+    record(name, f"{STEPS} steps", error, 1e-5 if small else 1e-3)
+
+
+def _train(
+    loss: Callable[[Any, Any, Any], tuple[Any, Any]],
+    variables: Any,
+    batch: Any,
+    model: Any,
+    their_loss: Loss,
+    lr: float,
+    kind: Any,
+    steps: int,
+    layout: Layout,
+    floor: float,
+) -> tuple[list[float], list[float], float]:
+    """The losses of both, and how far their first gradients are from each other; the model stays as it is."""
+    optimizer, double = optax.sgd(lr, momentum=0.9), kind == torch.float64
 
     def cast(tree: Any) -> Any:
         arrays = jax.tree.map(np.asarray, tree)
         return jax.tree.map(lambda x: x.astype(np.float64) if double and x.dtype == np.float32 else x, arrays)
 
     # XLA's CPU backend has no library for convolutions in double precision: its own loops are to be optimised.
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
+    @functools.partial(jax.jit, compiler_options=OPTIMISED)
     def step(params: Any, others: Any, state: Any, batch: Any) -> Any:
         (value, others), grads = jax.value_and_grad(loss, has_aux=True)(params, others, batch)
         updates, state = optimizer.update(grads, state)
         return value, grads, optax.apply_updates(params, updates), others, state
 
-    ours, theirs = [], []
-    with jax.enable_x64(double) if double else contextlib.nullcontext():
-        variables, batch = cast(variables), cast(batch)
-        params = variables["params"]
-        others = {name: value for name, value in variables.items() if name != "params"}
+    ours, theirs, error = [], [], 0.0
+    with restored(model), jax.enable_x64(double):
+        reference = torch.optim.SGD(model.to(kind).parameters(), lr, momentum=0.9)
+        params, batch = cast(variables["params"]), cast(batch)
+        others = cast({name: value for name, value in variables.items() if name != "params"})
         state = optimizer.init(params)
         for i in range(steps):
             found, grads, params, others, state = step(params, others, state, batch)
@@ -125,22 +169,23 @@ def compare_steps(
             wanted = their_loss(model, kind)
             wanted.backward()
             theirs.append(wanted.item())
-            if double and i == 0:
+            if i == 0:
                 error = distance(jax.device_get(grads), gradients_of(model), layout, floor)
-                record(name, "gradient (float64)", error, 1e-5)
             reference.step()
-    assert min(theirs) < 0.95 * theirs[0], theirs
-    # Relative to where both began: one that falls to nothing has no other scale.
-    error = max(abs(a - b) for a, b in zip(ours, theirs, strict=True)) / theirs[0]
-    record(name, "20 steps", error, 1e-5 if double else 1e-3)
+    return ours, theirs, error
+
+
+def _as_ours(theirs: Gradients, ours: Any, layout: Layout) -> Any:
+    form = jax.tree.map(lambda x: np.empty(x.shape, np.float64), ours)
+    return to_variables(theirs, layout, {"params": form})["params"]
 
 
 @contextlib.contextmanager
 def restored(model: Any) -> Iterator[Any]:
-    """The model in double precision, which afterwards is what it was before, and without gradients."""
+    """A model in single precision, which afterwards is what it was before, and without gradients."""
     before = {name: value.clone() for name, value in model.state_dict().items()}
     try:
-        yield model.double()
+        yield model
     finally:
         model.float().load_state_dict(before)
         model.zero_grad()
@@ -150,11 +195,8 @@ def restored(model: Any) -> Iterator[Any]:
 def nudged(model: Any, seed: int) -> Iterator[None]:
     """The model with every weight a rounding error off."""
     generator = torch.Generator().manual_seed(seed)
-    before = {name: value.clone() for name, value in model.state_dict().items()}
-    with torch.no_grad():
-        for parameter in model.parameters():
-            parameter *= 1 + 6e-8 * torch.randn(parameter.shape, generator=generator)
-    try:
+    with restored(model):
+        with torch.no_grad():
+            for parameter in model.parameters():
+                parameter *= 1 + 6e-8 * torch.randn(parameter.shape, generator=generator)
         yield
-    finally:
-        model.load_state_dict(before)

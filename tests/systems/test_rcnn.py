@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from optimised import OPTIMISED
 
 from ylosia_jax.compiled import compile_step
 from ylosia_jax.data.augment import Augment
@@ -107,8 +108,7 @@ def test_four_images_are_learned_by_heart() -> None:
     examples = [prepare(source[i], i, 0, experiment.canvas, 16, experiment.needs) for i in range(4)]  # type: ignore
     batch = place_batch(mesh, stack(examples))
     # Two hundred steps are worth LLVM's optimisations.
-    options = {"xla_backend_optimization_level": 3}
-    run = compiled.step.lower(compiled.form, compiled.batch).compile(compiler_options=options)
+    run = compiled.step.lower(compiled.form, compiled.batch).compile(compiler_options=OPTIMISED)
     state = compiled.init()
     losses = np.zeros(steps)
     for step in range(steps):

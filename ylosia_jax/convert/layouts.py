@@ -73,7 +73,8 @@ def choose(tensors: Mapping[str, Any], paths: Collection[str], name: str | None 
     if not found(best):
         wanted, held = next(iter(named(best)), ""), next(iter(tensors), "")
         raise UserError(
-            f"the file's tensors have other names than this network's: {best.name} looks for {wanted}, and the file "
-            f"has {held}. There are the layouts {there}"
+            f"no tensor of the file has a name of this network's. Of the layouts {there}, those that could name its "
+            f"layers are {', '.join(layout.name for layout in fitting)}: {best.name} looks for {wanted}, and the file "
+            f"has {held}"
         )
     return best

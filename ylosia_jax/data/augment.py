@@ -21,6 +21,9 @@ from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
 from ylosia_jax.types import VOID, Batch, Objects, Rois
 
+# The usual grey where no picture is, here and in the letterbox.
+FILL = 114
+
 
 @dataclasses.dataclass(frozen=True)
 class Augment:
@@ -83,7 +86,7 @@ def augment(
     progress: Float[Array, ""] | float,
     *,
     mirror: Sequence[int] = (),
-    fill: int = 114,
+    fill: int = FILL,
 ) -> Batch:
     """Augments a batch.
 

@@ -12,6 +12,7 @@ import jax
 import numpy as np
 
 from ylosia_jax import rle
+from ylosia_jax.data.augment import FILL
 from ylosia_jax.data.mixture import Mixed
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.types import VOID, Batch, Example, Objects, Rois, Source
@@ -32,7 +33,7 @@ class Style:
     """
 
     resize: Resize = "area"
-    fill: int = 114
+    fill: int = FILL
 
 
 PLAIN = Style()
@@ -159,6 +160,7 @@ def prepare(
 
     Args:
       needs: what is prepared beside boxes; what the example does not know is marked as unknown.
+      style: how the picture is drawn.
     """
     needs = needs or Needs()
     box = Letterbox.fit((example.image.shape[0], example.image.shape[1]), canvas, style)
@@ -292,6 +294,7 @@ def train_batches(
     Args:
       batch_size: of the global batch, over all hosts.
       needs: what batches hold beside boxes.
+      style: how pictures are drawn.
       threads: that read and decode; batches stay in order. They keep 4 batches ready, or `READY_BYTES` of small ones.
       steps: batches of the whole run, none is read beyond.
       cache: bytes of prepared examples that are kept, so that later epochs need not read them again.
@@ -334,8 +337,8 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, list[Example]]]:
     """This host's share of a split, in order, once, with the examples themselves.
 
-    The last batch is filled with grey images whose `index` is -1. Every host gets the same number of batches, since
-    the hosts run the network together.
+    The last batch is filled with images of nothing but the grey of `style`, whose `index` is -1. Every host gets the
+    same number of batches, since the hosts run the network together.
     """
     rows = batch_size // processes
     mine = range(process, len(source), processes)
