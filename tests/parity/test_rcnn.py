@@ -468,6 +468,7 @@ def test_twenty_steps_are_the_same(system: str, size: str) -> None:
         wide = found.batch.replace(image=np.asarray(found.batch.image, np.float64))  # type: ignore[attr-defined]
         gradient = jax.jit(jax.grad(loss_of(found, wide), has_aux=True), compiler_options=OPTIMISED)
         params, others = split(jax.tree.map(lambda x: np.asarray(x, np.float64), found.variables))
+        model.double()
         for step in range(20):
             inject(found, step)
             model.zero_grad()
