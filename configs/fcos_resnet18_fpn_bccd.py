@@ -1,6 +1,6 @@
 """FCOS with ResNet-18 on BCCD, blood cells in microscope images, from random weights: 320 px, 40 epochs.
 
-Not trained yet: three classes, from random weights.
+Not trained yet: what it reaches is not known.
 
     ylosia data import voc PATH/TO/bccd --name bccd
     ylosia train configs/fcos_resnet18_fpn_bccd.py --workdir runs/fcos_bccd

@@ -1,6 +1,6 @@
 """SSD300 with VGG-16 on BCCD, blood cells in microscope images, from random weights: 300 px, 40 epochs.
 
-Not trained yet: three classes, from random weights.
+Not trained yet: what it reaches is not known.
 
     ylosia data import voc PATH/TO/bccd --name bccd
     ylosia train configs/ssd300_vgg16_bccd.py --workdir runs/ssd300_bccd

@@ -1,6 +1,6 @@
 """YOLOX-nano on BCCD, blood cells in microscope images, from random weights: 320 px, batch 16, 60 epochs.
 
-Not trained yet:
+Not trained yet: what it reaches is not known.
 
     ylosia data import voc PATH/TO/bccd --name bccd
     ylosia train configs/yolox_nano_bccd.py --workdir runs/yolox_bccd

@@ -108,6 +108,7 @@ SAME = adding()
         (SAME, ["--num-classes", "80"], "--num-classes is 80, but data.classes of the config has 6 names"),
         (SAME, ["--only", "bakbone"], "did you mean backbone? There are backbone, heads_box, neck"),
         (SAME, ["--only", "(backbone"], "it is no regular expression"),
+        (SAME, ["--only", "a{99999999999999999999}"], "it is no regular expression"),
         (SAME, ["--only", "heads_box/class_p._out", "--num-classes", "6"], "nothing is left to import"),
         (SAME, ["--optim.lrr", "1"], "did you mean --optim.lr?"),
         (SAME, ["--numclasses", "6"], "--numclasses is no field of this config"),
@@ -135,6 +136,17 @@ def test_a_folder_in_use_and_a_missing_file_are_refused(tmp_path, capsys):
         assert message in error
         assert error.count("\n") == 1
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_folder_that_cannot_be_replaced_is_refused(tmp_path, monkeypatch, capsys):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    (tmp_path / "circle").symlink_to(tmp_path / "circle")
+    for workdir, message in [(".", "is in use"), (tmp_path / "circle", "leads nowhere")]:
+        assert run_import(tmp_path / "gone.pth", workdir) == 2
+        error = capsys.readouterr().err
+        assert message in error
+        assert error.count("\n") == 1
 
 
 def test_a_failure_while_writing_leaves_nothing(file, tiny, tmp_path, monkeypatch):

@@ -371,7 +371,7 @@ def main(args: Sequence[str] | None = None) -> int:
     """
     args = list(sys.argv[1:] if args is None else args)
     # Orbax tells its developers, not our users, what it does.
-    logging.getLogger("absl").setLevel(logging.ERROR)
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     try:
         command, rest = _parse(args)
         if isinstance(command, Data | Weights):

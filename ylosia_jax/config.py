@@ -349,7 +349,7 @@ def _run(path: Path) -> Any:
         return module.get_config()
     except UserError:
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         frames = [frame for frame in traceback.extract_tb(error.__traceback__) if frame.filename == spec.origin]
         line = f":{frames[-1].lineno}" if frames else ""
         raise UserError(f"{path}{line}: {type(error).__name__}: {error}") from error

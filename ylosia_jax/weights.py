@@ -83,21 +83,37 @@ def import_weights(
     renewed: set[str] = set()
     if only is not None:
         renewed |= set(leaves) - _matching(leaves, only)
+    # With its layers for other classes: by them a detector's file is told from its backbone's.
+    held = [path.partition("/")[2] for path in leaves if path not in renewed]
     if num_classes is not None:
         renewed |= class_leaves(experiment)
     if renewed >= set(leaves):
         raise UserError("nothing is left to import: leave out --num-classes, or let --only name more")
-    wanted = [path.partition("/")[2] for path in leaves if path not in renewed]
-    chosen = choose(tensors.arrays, wanted, layout)
+    try:
+        chosen = choose(tensors.arrays, held, layout, whole=[path.partition("/")[2] for path in leaves])
+    except UserError as error:
+        raise UserError(f"{file}: {error}") from error
     convert = dict[str, Any](renewed=frozenset(renewed), partial=only is not None)
     try:
         variables = to_variables(tensors.arrays, chosen, form, **convert)
     except UserError as error:
-        raise UserError(f"{file}: {error}{_hint(experiment, num_classes, str(error))}") from error
+
+        def fits(others: frozenset[str]) -> bool:
+            try:
+                to_variables(tensors.arrays, chosen, form, renewed=others | renewed, partial=only is not None)
+            except UserError:
+                return False
+            return True
+
+        hint = ""
+        if num_classes is None and fits(class_leaves(experiment)):
+            count = len(experiment.data.classes) or len(experiment.data.stuff)
+            hint = f". It knows other classes: --num-classes {count} starts the layers that depend on them anew"
+        raise UserError(f"{file}: {error}{hint}") from error
     if renewed:
         variables = to_variables(tensors.arrays, chosen, form, fresh=_fresh(experiment), **convert)
     _write(workdir, experiment, jax.tree.map(jnp.asarray, variables))
-    return Taken(chosen.name, len(wanted), tuple(sorted(renewed)), tensors.notes)
+    return Taken(chosen.name, len(leaves) - len(renewed), tuple(sorted(renewed)), tensors.notes)
 
 
 def class_leaves(experiment: Experiment) -> frozenset[str]:
@@ -140,7 +156,7 @@ def _fresh(experiment: Experiment) -> Any:
 def _matching(leaves: Collection[str], only: str) -> set[str]:
     try:
         found = {path for path in leaves if re.match(only, path.partition("/")[2])}
-    except re.error as error:
+    except (re.error, OverflowError, RecursionError) as error:
         raise UserError(f"--only {only}: it is no regular expression ({error})") from error
     if not found:
         parts = sorted({path.split("/")[1] for path in leaves})
@@ -158,15 +174,14 @@ def _check_number(experiment: Experiment, num_classes: int) -> None:
         )
 
 
-def _hint(experiment: Experiment, num_classes: int | None, problem: str) -> str:
-    """What mends it if it is only that the file was trained on other classes."""
-    if num_classes is not None or " missing: " in problem or " left over: " in problem:
-        return ""
-    count = len(experiment.data.classes) or len(experiment.data.stuff)
-    return f". If it knows other classes: --num-classes {count} starts the layers that depend on them anew"
-
-
 def _refuse_used(workdir: Path) -> None:
+    try:
+        there = workdir.resolve()
+    except (OSError, RuntimeError) as error:  # what Python 3.11 says of links in a circle
+        raise UserError(f"{workdir} is a link that leads nowhere ({error}): give another --workdir") from error
+    if there == Path.cwd() or there.is_mount():
+        # It is put there whole, in the place of what is there.
+        raise UserError(f"{workdir} cannot be replaced, it is in use: give a folder inside it as --workdir")
     if workdir.exists() and not workdir.is_dir():
         raise UserError(f"{workdir} is not a folder: give another --workdir")
     if workdir.is_dir() and any(workdir.iterdir()):

@@ -119,6 +119,15 @@ class Code:
         return os.mkdir, (str(self.mark),)
 
 
+def test_two_safetensors_of_one_name_are_refused(tmp_path):
+    one = '"a": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}'
+    header = f"{{{one}, {one}}}".encode()
+    path = tmp_path / "a.safetensors"
+    path.write_bytes(len(header).to_bytes(8, "little") + header + bytes(4))
+    with pytest.raises(UserError, match="there are two tensors a"):
+        read(path)
+
+
 def test_an_npz_does_not_run_code(tmp_path):
     path, mark = tmp_path / "a.npz", tmp_path / "mark"
     np.savez(path, a=np.array([Code(mark)], dtype=object))

@@ -144,11 +144,12 @@ def enliven(model: Any, images: np.ndarray, last: dict[str, tuple[Any, float, fl
                 layer.bias.fill_(bias)
 
 
-def compare(pair: Pair, *, lr: float, small: bool) -> None:
+def compare(pair: Pair, *, lr: float, small: bool, steps: bool = True) -> None:
     """Records how far the two are from each other, and fails where that is too far.
 
     Args:
       small: see `compare_steps`; in full size rounding decides over gradients, too.
+      steps: whether training is compared as well.
     """
     images = pair.images(2)
     variables = pair.variables(images)
@@ -177,7 +178,8 @@ def compare(pair: Pair, *, lr: float, small: bool) -> None:
         return pair.total(model, images, batch, kind)
 
     compare_gradients(pair.name, jax.device_get(grads), model, theirs, pair.layout, rounding=not small)
-    compare_steps(pair.name, loss, variables, batch, model, theirs, pair.layout, lr=lr, small=small)
+    if steps:
+        compare_steps(pair.name, loss, variables, batch, model, theirs, pair.layout, lr=lr, small=small)
 
 
 def relative(found: Any, wanted: float) -> float:

@@ -183,6 +183,29 @@ def randomise(model: Any, seed: int = 0) -> Any:
     return model
 
 
+def narrowed(model: Any, by: int, keep: int = 0) -> Any:
+    """Divides the widths of all layers but for the image's channels and the `keep` outputs. Returns the model."""
+    nn = torch.nn
+
+    def out(width: int) -> int:
+        return width if width == keep else width // by
+
+    for parent in list(model.modules()):
+        for name, layer in list(parent.named_children()):
+            if isinstance(layer, nn.Conv2d):
+                first = layer.in_channels if layer.in_channels == 3 else layer.in_channels // by
+                shape = (layer.kernel_size, layer.stride, layer.padding, layer.dilation)
+                new = nn.Conv2d(first, out(layer.out_channels), *shape, bias=layer.bias is not None)
+            elif isinstance(layer, nn.Linear):
+                new = nn.Linear(layer.in_features // by, out(layer.out_features))
+            elif isinstance(layer, nn.BatchNorm2d):
+                new = nn.BatchNorm2d(layer.num_features // by)
+            else:
+                continue
+            setattr(parent, name, new)
+    return model
+
+
 def numpy(tensor: Any) -> np.ndarray:
     """A tensor as an array."""
     return tensor.detach().cpu().numpy()

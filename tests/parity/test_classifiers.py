@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from parity.record import record
-from parity.reference import exact, numpy, randomise, state_of, torch, torchvision
+from parity.reference import exact, narrowed, numpy, randomise, state_of, torch, torchvision
 from parity.training import compare_gradients, compare_steps, loss_and_gradients, restored
 
 from ylosia_jax.convert import classifiers as layouts
@@ -54,26 +54,6 @@ def models() -> Any:
     return torchvision().models
 
 
-def narrowed(model: Any, by: int) -> Any:
-    """Divides the widths of all convolutions and matrices but for the image's channels and the classes."""
-    nn = torch.nn
-    for parent in list(model.modules()):
-        for name, layer in list(parent.named_children()):
-            if isinstance(layer, nn.Conv2d):
-                first = layer.in_channels if layer.in_channels == 3 else layer.in_channels // by
-                shape = (first, layer.out_channels // by, layer.kernel_size, layer.stride, layer.padding)
-                new = nn.Conv2d(*shape, bias=layer.bias is not None)
-            elif isinstance(layer, nn.Linear):
-                last = CLASSES if layer.out_features == CLASSES else layer.out_features // by
-                new = nn.Linear(layer.in_features // by, last)
-            elif isinstance(layer, nn.BatchNorm2d):
-                new = nn.BatchNorm2d(layer.num_features // by)
-            else:
-                continue
-            setattr(parent, name, new)
-    return model
-
-
 def of(backbone: Any, head: Any) -> systems.System:
     network = systems.Network(backbone=backbone, neck=None, heads={"classification": head}, pixels=IMAGENET)
     return network, {"classification": Classify(CLASSES)}
@@ -86,7 +66,7 @@ def narrow_head(pool: int) -> DenseClassifyHead:
 def narrow_vgg(batch_norm: bool) -> Case:
     name = "vgg16_bn" if batch_norm else "vgg16"
     return Case(
-        theirs=lambda: narrowed(getattr(models(), name)(num_classes=CLASSES), 16),
+        theirs=lambda: narrowed(getattr(models(), name)(num_classes=CLASSES), 16, keep=CLASSES),
         ours=lambda: of(VGG(widths=(4, 8, 16, 32, 32), batch_norm=batch_norm), narrow_head(7)),
         layout=layouts.VGG16_BN if batch_norm else layouts.VGG16,
         lr=0.001,
@@ -96,7 +76,7 @@ def narrow_vgg(batch_norm: bool) -> Case:
 def short_resnet(bottleneck: bool) -> Case:
     kind = "Bottleneck" if bottleneck else "BasicBlock"
     return Case(
-        theirs=lambda: narrowed(models().ResNet(getattr(models().resnet, kind), [1, 1, 1, 1], num_classes=CLASSES), 8),
+        theirs=lambda: narrowed(models().ResNet(getattr(models().resnet, kind), [1, 1, 1, 1], num_classes=CLASSES), 8, keep=CLASSES),
         ours=lambda: of(ResNet((1, 1, 1, 1), bottleneck, width=8), ClassifyHead(CLASSES)),
         layout=layouts.RESNET_CLASSIFIER,
     )
@@ -107,7 +87,7 @@ STAGES = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 1, 2), (6, 96, 2, 2), (6, 160, 1
 # Their code, in bodies that compile and run in seconds.
 SMALL = {
     "alexnet (narrow)": Case(
-        theirs=lambda: narrowed(models().alexnet(num_classes=CLASSES), 16),
+        theirs=lambda: narrowed(models().alexnet(num_classes=CLASSES), 16, keep=CLASSES),
         ours=lambda: of(AlexNet((4, 12, 24, 16, 16)), narrow_head(6)),
         layout=layouts.ALEXNET,
     ),

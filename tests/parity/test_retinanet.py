@@ -45,7 +45,8 @@ def pair(version, layers, canvas, *, small):
 @pytest.mark.parametrize("version", [1, 2])
 def test_equals_torchvision_with_a_small_body(version):
     with exact():
-        compare(pair(version, [1, 1, 1, 1], (64, 96), small=True), lr=1e-4, small=True)
+        # The first version's steps are left to its full size: CI has the second's.
+        compare(pair(version, [1, 1, 1, 1], (64, 96), small=True), lr=1e-4, small=True, steps=version == 2)
 
 
 @pytest.mark.full

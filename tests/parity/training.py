@@ -20,7 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 import optax
-from optimised import OPTIMISED
+from optimised import LOOPS
 from parity.record import record
 from parity.reference import numpy, torch
 
@@ -149,8 +149,7 @@ def _train(
         arrays = jax.tree.map(np.asarray, tree)
         return jax.tree.map(lambda x: x.astype(np.float64) if double and x.dtype == np.float32 else x, arrays)
 
-    # XLA's CPU backend has no library for convolutions in double precision: its own loops are to be optimised.
-    @functools.partial(jax.jit, compiler_options=OPTIMISED)
+    @functools.partial(jax.jit, compiler_options=LOOPS)
     def step(params: Any, others: Any, state: Any, batch: Any) -> Any:
         (value, others), grads = jax.value_and_grad(loss, has_aux=True)(params, others, batch)
         updates, state = optimizer.update(grads, state)

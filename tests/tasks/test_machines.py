@@ -39,7 +39,7 @@ def test_objects_of_a_class_stand_above_the_rest():
 def test_a_class_without_positives_is_never_found():
     kernel, bias = fitted().weights()
     assert (kernel[:, 2] == 0).all()
-    assert bias[2] == -1
+    assert bias[2] == -100
 
 
 def test_mining_comes_near_to_what_all_negatives_together_give(monkeypatch):
@@ -95,4 +95,4 @@ def test_nothing_to_learn_from_is_no_error(classes):
     found = Machines(classes, c=1e-3, norm=20.0)
     found.add(np.zeros((0, 5), np.float32), np.zeros(0, int), np.zeros((0, classes), bool))
     found.refit()
-    assert (found.weights()[1] == -1).all()
+    assert (found.weights()[1] == -100).all()

@@ -209,8 +209,9 @@ def test_classes_without_labels_are_no_background() -> None:
     gradient = np.array(gradient_of(box.logits / 20))
     assert not gradient[0, :, 3].any()
     assert gradient[1, :, 3].any()
+    # Without any background the first stage would take everything for an object.
     anchors = jax.jit(TASKS["rpn"].encode)(outputs, batch)
-    np.testing.assert_array_equal(anchors.asked[0], anchors.positive[0])
+    assert (anchors.asked[0] & ~anchors.positive[0]).any()
 
 
 def test_padding_changes_nothing() -> None:

@@ -9,6 +9,7 @@ import dataclasses
 import functools
 import importlib
 import io
+import json
 import math
 import pickle
 import re
@@ -172,7 +173,10 @@ def _load(entries: Iterable[_Entry]) -> dict[str, np.ndarray]:
     _check_size(sum(math.prod(e.shape) * (4 if e.dtype in FLOATS else 8) for e in table.values()))
     found: dict[str, np.ndarray] = {}
     for name, entry in table.items():
-        value = entry.load()
+        try:
+            value = entry.load()
+        except ValueError as error:
+            raise UserError(f"{name} is not of the size that it claims ({error})") from error
         if entry.dtype in FLOATS:
             with np.errstate(over="ignore"):
                 value = np.asarray(value, np.float32)
@@ -194,11 +198,25 @@ def _safetensors(path: Path) -> Iterator[_Entry]:
     kinds = (("I", "int"), ("U", "uint"))
     names |= {f"{letter}{bits}": f"{word}{bits}" for letter, word in kinds for bits in (8, 16, 32, 64)}
     opened: Any = safetensors.safe_open(path, "np")
+    # Of two tensors of one name it would give the last.
+    with path.open("rb") as file:
+        header = file.read(int.from_bytes(file.read(8), "little"))
+    json.loads(header, object_pairs_hook=_unique)
     for name in list(opened.keys()):
         piece = opened.get_slice(name)
         dtype = str(piece.get_dtype())
         load = functools.partial(opened.get_tensor, name)
         yield _Entry(name, tuple(piece.get_shape()), names.get(dtype, dtype), load)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """What a header says, where it says it once."""
+    found: dict[str, Any] = {}
+    for name, value in pairs:
+        if name in found:
+            raise UserError(f"there are two tensors {name:.100}")
+        found[name] = value
+    return found
 
 
 def _npz(path: Path) -> Iterator[_Entry]:
@@ -278,6 +296,8 @@ def _torch(path: Path, notes: list[str]) -> Iterator[_Entry]:
         dtype = str(value.dtype).removeprefix("torch.")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             dtype = f"{value.layout} on {value.device.type}".removeprefix("torch.")
+        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
+            raise UserError(f"{name} claims to be larger than it is: save a contiguous() copy of it")
         yield _Entry(name, tuple(value.shape), dtype, functools.partial(_from_torch, value.detach()))
 
 

@@ -1,5 +1,6 @@
 """All layouts of foreign weights, and which of them a file and a network have in common."""
 
+import contextlib
 from collections.abc import Collection, Mapping
 from typing import Any
 
@@ -35,12 +36,19 @@ LAYOUTS: tuple[Layout, ...] = (
 )
 
 
-def choose(tensors: Mapping[str, Any], paths: Collection[str], name: str | None = None) -> Layout:
+def choose(
+    tensors: Mapping[str, Any],
+    paths: Collection[str],
+    name: str | None = None,
+    *,
+    whole: Collection[str] | None = None,
+) -> Layout:
     """The layout that names all leaves and finds the most of them among the tensors.
 
     Args:
-      paths: of the leaves that are wanted, `backbone/…/kernel`.
+      paths: of the leaves that the file has tensors of, `backbone/…/kernel`.
       name: of the layout, where the user chose it.
+      whole: paths of all the network's leaves, where `paths` are some: what `Layout.mend` needs.
 
     Raises:
       UserError: if there is no such layout, none knows all leaves, or it finds none of its names among the tensors.
@@ -67,7 +75,11 @@ def choose(tensors: Mapping[str, Any], paths: Collection[str], name: str | None 
         )
 
     def found(layout: Layout) -> int:
-        return sum(name in tensors for name in named(layout))
+        held = tensors
+        if layout.mend is not None:
+            with contextlib.suppress(UserError):
+                held = layout.mend(tensors, {found for path in whole or paths if (found := layout.name_of(path))})
+        return sum(name in held for name in named(layout))
 
     best = max(fitting, key=found)
     if not found(best):

@@ -59,7 +59,7 @@ def iou(
     trade-off weight takes no gradient.
 
     Returns:
-      IoU in [0, 1]; the penalised forms reach down to -1 (CIoU a little below).
+      IoU in [0, 1]; the penalised forms reach down to -1 (CIoU a little below) for boxes whose corners are in order.
     """
     overlap = intersection(a, b)
     union = area(a) + area(b) - overlap

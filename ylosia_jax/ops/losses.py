@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import optax
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Float, Int
 
 
 def binary_cross_entropy_loss(logits: Float[Array, "*A"], targets: Float[Array, "*A"]) -> Float[Array, "*A"]:
@@ -59,6 +59,25 @@ def softmax_cross_entropy_loss(logits: Float[Array, "*A K"], labels: Int[Array, 
     """Cross entropy of softmax(logits) against one class an element; a label that is not in [0, K) costs nothing."""
     # A comparison with every class instead of a gather, whose gradient would be a scatter.
     return optax.softmax_cross_entropy(logits, jax.nn.one_hot(labels, logits.shape[-1]))
+
+
+def of_known_classes(
+    logits: Float[Array, "B A K1"], labels: Int[Array, "B A"], known: Bool[Array, "B K"] | None
+) -> Float[Array, "B A K1"]:
+    """Logits of a softmax with the background first, without those classes that an image's labels do not cover.
+
+    What is background there may be of such a class, so that it is left out of the softmax: its logit is -1e9, and gets
+    no gradient. An element's own class stays, or its loss would have no end.
+
+    Args:
+      labels: the class of each element, 0 for the background.
+      known: which classes the labels of each image cover; all of them without it.
+    """
+    if known is None:
+        return logits
+    own = jax.nn.one_hot(labels, logits.shape[-1], dtype=bool)
+    covered = jnp.pad(known, ((0, 0), (1, 0)), constant_values=True)
+    return jnp.where(covered[:, None] | own, logits, -1e9)
 
 
 def distribution_focal_loss(

@@ -224,5 +224,5 @@ def _best(
     """The best of those whose score is above 0, padded to `count`, in the order of `Selection`."""
     kept, order = jax.lax.top_k(scores, min(count, scores.shape[0]))
     valid = kept > 0
-    found = boxes[order] * valid[:, None], kept * valid, labels[order] * valid, valid, index[order] * valid
+    found = jnp.where(valid[:, None], boxes[order], 0), kept * valid, labels[order] * valid, valid, index[order] * valid
     return [jnp.pad(x, [(0, count - valid.shape[0])] + [(0, 0)] * (x.ndim - 1)) for x in found]

@@ -27,7 +27,11 @@ class Sample:
 
 
 def luck(*numbers: Int[Array, "*B"]) -> Float[Array, "*B"]:
-    """A number in [0, 1) that looks random, of whole numbers; what `jax.random` makes takes XLA seconds to compile."""
+    """A number in [0, 1) that looks random, of whole numbers; what `jax.random` makes takes XLA seconds to compile.
+
+    Tasks give it the image, the epoch and the place: the same in every run, whatever its seed, so that seeds differ by
+    initial weights, order and augmentation alone.
+    """
     mixed = jnp.uint32(0)
     for number in numbers:
         # Rounds of an xor-shift-multiply hash; the odd constants spread every bit of their factor.

@@ -157,7 +157,7 @@ class AnchoredBoxes:
         count = jnp.maximum(asked.positive.sum(axis=1), 1)
         parts = {
             "class": (class_losses / count).mean(),
-            "box": ((box_loss * asked.positive).sum(axis=1) / count).mean(),
+            "box": (jnp.where(asked.positive, box_loss, 0).sum(axis=1) / count).mean(),
         }
         return sum(parts.values(), start=jnp.zeros(())), parts
 

@@ -93,8 +93,8 @@ class CentreBoxes:
         logits = points.flatten_levels(dense.logits)
         parts = {
             "class": mean(focal_losses(logits, asked, batch, alpha=self.alpha, gamma=self.gamma)),
-            "box": mean((box_loss * asked.positive).sum(axis=1)),
-            "centreness": mean((quality_loss * asked.positive).sum(axis=1)),
+            "box": mean(jnp.where(asked.positive, box_loss, 0).sum(axis=1)),
+            "centreness": mean(jnp.where(asked.positive, quality_loss, 0).sum(axis=1)),
         }
         return sum(parts.values(), start=jnp.zeros(())), parts
 

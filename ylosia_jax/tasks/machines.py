@@ -17,7 +17,8 @@ REFIT = 2000  # new negatives of a class after which its machine is fitted again
 class Machines:
     """One machine a class, against everything that is not of it (R-CNN, arXiv:1311.2524, section 2.3 and B).
 
-    Memory is bounded by the positives and by the hard negatives, however many regions are shown.
+    Of the negatives only those are kept that a machine could still learn from, and of a class without a machine yet
+    `REFIT`; all positives are.
 
     Args:
       classes: K.
@@ -46,7 +47,7 @@ class Machines:
         for k in range(len(self._positives)):
             self._positives[k].append(features[truth == k])
             rows = np.flatnonzero(negative[:, k])
-            self._negatives[k].append(features[self._chance.permutation(rows)[:FIRST]])
+            self._keep(k, features[self._chance.permutation(rows)[:FIRST]])
 
     def mine(self, features: Float[np.ndarray, "n D"], negative: Bool[np.ndarray, "n K"]) -> None:
         """Keeps the negatives of an image that a machine takes for objects, or nearly so."""
@@ -56,10 +57,7 @@ class Machines:
                 continue
             kernel, bias = fitted
             hard = features[(features @ kernel + bias > HARD) & negative[:, k]]
-            self._negatives[k].append(hard)
-            self._fresh[k] += len(hard)
-            if self._fresh[k] > REFIT:
-                self._refit(k)
+            self._keep(k, hard)
 
     def refit(self) -> None:
         """Fits every machine to what is collected so far."""
@@ -67,11 +65,17 @@ class Machines:
             self._refit(k)
 
     def weights(self) -> tuple[Float[np.ndarray, "D K"], Float[np.ndarray, " K"]]:
-        """Kernel and bias for features as they are; the margin of a class without positives is always -1."""
+        """Kernel and bias for features as they are; a class without positives is never found, its margin is -100."""
         width = next(rows[0].shape[1] for rows in (*self._positives, *self._negatives) if rows)
-        found = [fitted or (np.zeros(width), -1.0) for fitted in self._fitted]
+        found = [fitted or (np.zeros(width), -100.0) for fitted in self._fitted]
         kernel = np.stack([kernel * self._scale for kernel, _ in found], axis=1)
         return kernel.astype(np.float32), np.array([bias for _, bias in found], np.float32)
+
+    def _keep(self, k: int, negatives: np.ndarray) -> None:
+        self._negatives[k].append(negatives)
+        self._fresh[k] += len(negatives)
+        if self._fresh[k] > REFIT:
+            self._refit(k)
 
     def _scaled(self, features: np.ndarray) -> np.ndarray:
         if not self._scale and len(features):
@@ -81,9 +85,11 @@ class Machines:
     def _refit(self, k: int) -> None:
         from sklearn.svm import LinearSVC
 
-        positives, negatives = np.concatenate(self._positives[k]), np.concatenate(self._negatives[k])
+        # What was mined again counts once.
+        positives, negatives = np.concatenate(self._positives[k]), np.unique(np.concatenate(self._negatives[k]), axis=0)
         self._fresh[k] = 0
         if not len(positives) or not len(negatives):
+            self._negatives[k] = [self._chance.permutation(negatives)[:REFIT]]
             return
         # Hinge loss is liblinear's dual form; the scaling makes the bias hardly cost anything.
         machine: Any = LinearSVC(

@@ -120,10 +120,7 @@ class RoiBoxes:
         wanted: RoiTargets = targets[self.head]
         rois = found.rois
         own = jax.nn.one_hot(wanted.labels, self.num_classes + 1, dtype=bool)
-        logits = found.logits
-        if batch.known is not None:
-            known = jnp.pad(batch.known, ((0, 0), (1, 0)), constant_values=True)
-            logits = jnp.where(known[:, None] | own, logits, -1e9)
+        logits = losses.of_known_classes(found.logits, wanted.labels, batch.known)
         label = losses.softmax_cross_entropy_loss(logits, wanted.labels) * rois.valid
         coded = deltas.encode_deltas(wanted.boxes, rois.boxes, self.weights)
         moved = (found.deltas * own[..., None]).sum(axis=2)

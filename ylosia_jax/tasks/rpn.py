@@ -74,7 +74,8 @@ class RegionProposals:
     def encode(self, outputs: Mapping[str, Any], batch: Batch, targets: Mapping[str, Any] | None = None) -> RPNTargets:
         """Chooses the anchors that learn in this step: chance decides, anew for every image and epoch.
 
-        An image whose labels do not cover all classes has no background, for what is not labelled may be an object.
+        Where an image's labels do not cover a class, its objects are background here as in other detectors' objectness:
+        without any background, every anchor would be an object.
         """
         boxes = self._anchors(outputs[self.head])
         objects = batch.objects
@@ -86,8 +87,6 @@ class RegionProposals:
             return found.index, found.kind
 
         index, kind = jax.vmap(one)(objects.boxes, objects.valid, objects.crowd)
-        if batch.known is not None:
-            kind = jnp.where((kind == 0) & ~batch.known.all(axis=1)[:, None], -1, kind)
         lucky = sample.luck(batch.index[:, None], batch.epoch[:, None], jnp.arange(len(boxes))[None])
 
         def choose(kind: Array, lucky: Array) -> Array:

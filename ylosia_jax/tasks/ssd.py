@@ -83,7 +83,7 @@ class MultiBox:
     ) -> tuple[Float[Array, ""], dict[str, Float[Array, ""]]]:
         """Sum of the two losses, each divided by the positives of the global batch, set by set.
 
-        Where the image's labels do not cover a class, the softmax is over the others.
+        Where the image's labels do not cover a class, the softmax of what is not of it is over the others.
 
         Returns:
           The loss, and its parts by name.
@@ -95,11 +95,9 @@ class MultiBox:
         wanted = deltas.encode_deltas(wanted, references, deltas.SECOND_STAGE)
         box_loss = losses.smooth_l1_loss(points.flatten_levels(dense.deltas, 4), wanted).sum(axis=-1)
 
-        logits = points.flatten_levels(dense.logits, self.num_classes + 1)
-        if batch.known is not None:
-            known = jnp.pad(batch.known, ((0, 0), (1, 0)), constant_values=True)
-            logits = jnp.where(known[:, None], logits, jnp.finfo(logits.dtype).min)
         labels = jnp.where(asked.positive, asked.labels + 1, 0)
+        logits = points.flatten_levels(dense.logits, self.num_classes + 1)
+        logits = losses.of_known_classes(logits, labels, batch.known)
         class_loss = losses.softmax_cross_entropy_loss(logits, labels)
         mine = jax.vmap(lambda loss, kind: hardest_background(loss, kind, ratio=self.negatives))
         learned = asked.positive | mine(jax.lax.stop_gradient(class_loss), asked.kind)
@@ -107,7 +105,7 @@ class MultiBox:
         def mean(each: Float[Array, "B A"]) -> Float[Array, ""]:
             return sources.mean_over_batch(each.sum(axis=1), asked.positive.sum(axis=1), batch.source)
 
-        parts = {"class": mean(class_loss * learned), "box": mean(box_loss * asked.positive)}
+        parts = {"class": mean(class_loss * learned), "box": mean(jnp.where(asked.positive, box_loss, 0))}
         return sum(parts.values(), start=jnp.zeros(())), parts
 
     def decode(self, outputs: Mapping[str, Any], answers: Mapping[str, Any] | None = None) -> Detections:
