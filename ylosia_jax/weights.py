@@ -97,18 +97,13 @@ def import_weights(
     try:
         variables = to_variables(tensors.arrays, chosen, form, **convert)
     except UserError as error:
-
-        def fits(others: frozenset[str]) -> bool:
-            try:
-                to_variables(tensors.arrays, chosen, form, renewed=others | renewed, partial=only is not None)
-            except UserError:
-                return False
-            return True
-
         hint = ""
-        if num_classes is None and fits(class_leaves(experiment)):
-            count = len(experiment.data.classes) or len(experiment.data.stuff)
-            hint = f". It knows other classes: --num-classes {count} starts the layers that depend on them anew"
+        if num_classes is None:
+            others = dict[str, Any](convert, renewed=renewed | class_leaves(experiment))
+            with contextlib.suppress(UserError):  # unless something else is wrong, too
+                to_variables(tensors.arrays, chosen, form, **others)
+                count = len(experiment.data.classes) or len(experiment.data.stuff)
+                hint = f". It knows other classes: --num-classes {count} starts the layers that depend on them anew"
         raise UserError(f"{file}: {error}{hint}") from error
     if renewed:
         variables = to_variables(tensors.arrays, chosen, form, fresh=_fresh(experiment), **convert)

@@ -18,6 +18,7 @@ from ylosia_jax.convert.layouts import LAYOUTS, choose
 from ylosia_jax.convert.resnet import RESNET
 from ylosia_jax.convert.ylosia import YLOSIA
 from ylosia_jax.models.backbones.resnet import ResNet
+from ylosia_jax.systems.classifiers import resnet_cifar
 from ylosia_jax.types import UserError
 
 BODY = Layout("body", (*within("backbone/", "", RESNET), (r"backbone/scale", "factor")))
@@ -152,6 +153,9 @@ def test_the_layout_is_chosen_that_finds_most():
     for name in ("resnet", "resnet_fpn"):
         tensors = {names[name].name_of(path): None for path in paths}
         assert choose(tensors, paths).name_of(paths[0]) == names[name].name_of(paths[0])
+    # A classifier's head tells its layout from that of a body alone.
+    whole = paths_of(resnet_cifar(20)[0])
+    assert choose({names["resnet_cifar"].name_of(path): None for path in whole}, whole).name == "resnet_cifar"
     ours = paths_of(get_config().network)
     assert choose({YLOSIA.name_of(path): None for path in ours}, ours) is YLOSIA
     assert choose({}, ours, "resnet").name == "resnet"

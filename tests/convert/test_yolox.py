@@ -7,6 +7,7 @@ import pytest
 from flax import linen as nn
 
 from ylosia_jax.convert.layout import path_of, to_torch, to_variables
+from ylosia_jax.convert.layouts import choose
 from ylosia_jax.convert.yolox import EPS, YOLOX
 from ylosia_jax.nn.conv import ConvNorm
 from ylosia_jax.nn.pixels import Pixels
@@ -76,6 +77,12 @@ def test_a_network_without_norms_predicts_what_it_did_with_them(variables):
     for x, y in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
         assert np.std(y) > 1e-2
         np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-4)
+
+
+def test_the_layout_is_chosen_for_a_part_of_the_network(variables):
+    whole = [path_of(path).partition("/")[2] for path, _ in jax.tree_util.tree_leaves_with_path(variables)]
+    body = [path for path in whole if path.startswith("backbone/")]
+    assert choose(exported(variables), body, whole=whole) is YOLOX
 
 
 def test_a_state_dict_is_taken_as_it_is(variables):

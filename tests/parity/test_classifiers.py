@@ -76,7 +76,9 @@ def narrow_vgg(batch_norm: bool) -> Case:
 def short_resnet(bottleneck: bool) -> Case:
     kind = "Bottleneck" if bottleneck else "BasicBlock"
     return Case(
-        theirs=lambda: narrowed(models().ResNet(getattr(models().resnet, kind), [1, 1, 1, 1], num_classes=CLASSES), 8, keep=CLASSES),
+        theirs=lambda: narrowed(
+            models().ResNet(getattr(models().resnet, kind), [1, 1, 1, 1], num_classes=CLASSES), 8, keep=CLASSES
+        ),
         ours=lambda: of(ResNet((1, 1, 1, 1), bottleneck, width=8), ClassifyHead(CLASSES)),
         layout=layouts.RESNET_CLASSIFIER,
     )

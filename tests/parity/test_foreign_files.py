@@ -126,9 +126,10 @@ def test_a_whole_model_and_a_program_are_refused(tmp_path):
         ({"a": torch.eye(2).to_sparse()}, "a is sparse_coo"),
         ({"a": torch.zeros(2, device="meta")}, "on meta"),
         ({"a": torch.zeros(1).expand(2**40)}, f"it unpacks to {4 * 2**40} bytes"),
+        ({"a": torch.zeros(1).expand(2)}, "a is not of the size that it claims (its storage is smaller"),
         ({f"a{i}": torch.zeros(1).expand(2**20) for i in range(2000)}, "bytes, more than the limit"),
     ],
-    ids=range(12),
+    ids=range(13),
 )
 def test_what_is_no_plain_tensor_is_named(tmp_path, content, message):
     assert message in refused(save(content, tmp_path / "a.pth"))
@@ -218,7 +219,7 @@ def false(dims, data_type=1):
     [
         (model([external()]), "w is kept in another file, which is not opened"),
         (model([], [("w", external())]), "w is kept in another file"),
-        (model([false([10**9])]), "cannot be read as ONNX"),
+        (model([false([10**9])]), "w is not of the size that it claims"),
         (model([false([10**12])]), "it unpacks to 4000000000000 bytes"),
         (model([false([-4, -1])]), "has the shape"),
         (model([false([4], 8)]), "w is string"),

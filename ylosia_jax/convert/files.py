@@ -296,12 +296,12 @@ def _torch(path: Path, notes: list[str]) -> Iterator[_Entry]:
         dtype = str(value.dtype).removeprefix("torch.")
         if value.layout != torch.strided or value.is_quantized or value.device.type != "cpu":
             dtype = f"{value.layout} on {value.device.type}".removeprefix("torch.")
-        elif value.numel() * value.element_size() > value.untyped_storage().nbytes():
-            raise UserError(f"{name} claims to be larger than it is: save a contiguous() copy of it")
         yield _Entry(name, tuple(value.shape), dtype, functools.partial(_from_torch, value.detach()))
 
 
 def _from_torch(value: Any) -> np.ndarray:
+    if value.numel() * value.element_size() > value.untyped_storage().nbytes():
+        raise ValueError("its storage is smaller: save a contiguous() copy")
     return (value.float() if value.is_floating_point() else value).contiguous().numpy()
 
 
