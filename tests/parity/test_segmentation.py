@@ -226,14 +226,13 @@ def test_loss_gradient_and_twenty_steps(system: str, size: str) -> None:
     def theirs(model: Any, kind: Any) -> Any:
         return torch_loss(found, model, batch, kind)
 
-    rounding = system != "fcn" or size == "full"
     with exact():
         params = found.variables["params"]
         others = {name: value for name, value in found.variables.items() if name != "params"}
         (loss, _), grads = jax.device_get(jax.jit(jax.value_and_grad(ours, has_aux=True))(params, others, batch))
         wanted, _ = loss_and_gradients(model, theirs, torch.float32)
         record(found.name, "loss", abs(loss / wanted - 1), 1e-5)
-        compare_gradients(found.name, grads, model, theirs, found.layout, rounding=rounding)
+        compare_gradients(found.name, grads, model, theirs, found.layout, rounding=True)
         compare_steps(
             found.name, ours, found.variables, batch, model, theirs, found.layout, lr=RATE, small=size == "small"
         )
