@@ -5,6 +5,7 @@ S sampling points of a bin. Regions are xyxy in pixels of the image. Padding row
 finite: the caller masks what it makes of them.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -152,21 +153,51 @@ def roi_pool(
     corners = boxes.astype(jnp.float32) * scale
     corners = (jnp.sign(corners) * jnp.floor(jnp.abs(corners) + 0.5)).astype(jnp.int32)
     _, height, width, _ = features.shape
+    rows = _cells_of_bins(corners[..., 1], corners[..., 3], size[0], height)
+    columns = _cells_of_bins(corners[..., 0], corners[..., 2], size[1], width)
 
-    def belongs(low: Array, high: Array, bins: int, cells: int) -> Array:
-        extent = jnp.maximum(high - low + 1, 1)[..., None]
-        first = jnp.clip(jnp.arange(bins) * extent // bins + low[..., None], 0, cells)
-        last = jnp.clip(-(-(jnp.arange(bins) + 1) * extent // bins) + low[..., None], 0, cells)
-        cell = jnp.arange(cells)
-        return (cell >= first[..., None]) & (cell < last[..., None])
+    def one(features: Array, rows: tuple[Array, Array], columns: tuple[Array, Array]) -> Array:
+        table = _maxima(_maxima(features, axis=1), axis=1)  # [down, across, H, W, C]
+        corners = [
+            table[down[:, :, None], across[:, None, :], y[:, :, None], x[:, None, :]]
+            for down, y in _two_windows(*rows)
+            for across, x in _two_windows(*columns)
+        ]
+        return functools.reduce(jnp.maximum, corners)
 
-    rows = belongs(corners[..., 1], corners[..., 3], size[0], height)
-    columns = belongs(corners[..., 0], corners[..., 2], size[1], width)
-    nothing = jnp.array(-jnp.inf, features.dtype)
-    across = jnp.where(rows[..., None, None], features[:, None, None], nothing).max(axis=3)
-    best = jnp.where(columns[:, :, None, :, :, None], across[:, :, :, None], nothing).max(axis=4)
-    filled = (rows.any(axis=-1)[..., :, None] & columns.any(axis=-1)[..., None, :])[..., None]
-    return jnp.where(filled, best, 0)
+    best = jax.vmap(one)(features, rows, columns)
+    filled = (rows[1] > rows[0])[..., :, None] & (columns[1] > columns[0])[..., None, :]
+    return jnp.where(filled[..., None], best, 0)
+
+
+def _cells_of_bins(low: Array, high: Array, bins: int, cells: int) -> tuple[Array, Array]:
+    """First cell of each bin, and the one behind its last, cut to those there are."""
+    extent = jnp.maximum(high - low + 1, 1)[..., None]
+    first = jnp.arange(bins) * extent // bins + low[..., None]
+    last = -(-(jnp.arange(bins) + 1) * extent // bins) + low[..., None]
+    return jnp.clip(first, 0, cells), jnp.clip(last, 0, cells)
+
+
+def _maxima(x: Array, axis: int) -> Array:
+    """Maxima of 1, 2, 4, ... cells from each on, along a new first axis: of any interval, two of them are the maximum.
+
+    Where an axis ends, they are of fewer cells.
+    """
+    levels, reach = [x], 1
+    while 2 * reach <= x.shape[axis]:
+        last = levels[-1]
+        kept = jax.lax.slice_in_dim(last, reach, None, axis=axis)
+        end = jax.lax.slice_in_dim(last, x.shape[axis] - reach, None, axis=axis)
+        levels.append(jnp.maximum(last, jnp.concatenate([kept, end], axis=axis)))
+        reach *= 2
+    return jnp.stack(levels)
+
+
+def _two_windows(first: Array, last: Array) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Level and cell in `_maxima` of the two windows that cover an interval; of an empty one, any."""
+    length = jnp.maximum(last - first, 1)
+    level = 31 - jax.lax.clz(length)
+    return (level, first), (level, last - (1 << level))
 
 
 def crop_numbers(

@@ -1,5 +1,6 @@
 """The head that runs a network of its own on every region, cut out of the image."""
 
+import math
 from collections.abc import Mapping
 
 import jax
@@ -36,7 +37,7 @@ class CropHead(nn.Module):
       context: the rim of a crop that shows what is around its region.
       dense: features of the dense layers; the last one's are what the machines see.
       dropout: share of their answers that training leaves out.
-      chunk: crops that prediction looks at together, to bound the memory.
+      chunk: crops that prediction cuts out and looks at together, to bound the memory.
     """
 
     backbone: nn.Module
@@ -57,13 +58,12 @@ class CropHead(nn.Module):
     @nn.compact
     def __call__(self, features: Mapping[str, Float[Array, "B H W 3"]], rois: Rois, train: bool) -> CropOutputs:
         """Returns the answers for each region; those of padding mean nothing."""
-        crops = warp_regions(features["c0"], rois.boxes, self.size, context=self.context)
-        images, regions = crops.shape[:2]
-        crops = crops.reshape(images * regions, *crops.shape[2:])
-        if train or crops.shape[0] <= self.chunk:
-            pooled, last, logits = self.see(crops, train)
+        image, (images, regions) = features["c0"], rois.boxes.shape[:2]
+        share = max(self.chunk // images, 1)  # of each image's regions
+        if train or regions <= share:
+            pooled, last, logits = self.see(image, rois.boxes, train)
         else:
-            pooled, last, logits = self._in_chunks(crops)
+            pooled, last, logits = self._in_chunks(image, rois.boxes, share)
         kernel, bias, ridge, shift, fitted = (
             self.variable("fitted", name, jnp.zeros, shape).value
             for name, shape in {
@@ -74,33 +74,40 @@ class CropHead(nn.Module):
                 "done": (),
             }.items()
         )
-        deltas = (pooled @ ridge + shift).reshape(images, regions, self.num_classes, 4)
+        deltas = (pooled @ ridge + shift).reshape(*pooled.shape[:2], self.num_classes, 4)
         return CropOutputs(
             rois=rois,
-            logits=logits.reshape(images, regions, -1),
+            logits=logits,
             deltas=jnp.pad(deltas, ((0, 0), (0, 0), (1, 0), (0, 0))),
-            margins=(last @ kernel + bias).reshape(images, regions, -1),
+            margins=last @ kernel + bias,
             fitted=fitted,
-            pooled=pooled.reshape(images, regions, -1),
-            features=last.reshape(images, regions, -1),
+            pooled=pooled,
+            features=last,
         )
 
-    def see(self, crops: Float[Array, "N S S 3"], train: bool) -> tuple[Array, Array, Array]:
+    def see(
+        self, image: Float[Array, "B H W 3"], boxes: Float[Array, "B R 4"], train: bool
+    ) -> tuple[Float[Array, "B R _"], Float[Array, "B R _"], Float[Array, "B R K+1"]]:
         """The pooled map of each crop, channels first; the last dense layer's answer; and class logits."""
-        x = self.backbone(crops, train)[self.level]
-        pooled = x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+        crops = warp_regions(image, boxes, self.size, context=self.context)
+        x = self.backbone(crops.reshape(-1, *crops.shape[2:]), train)[self.level]
+        pooled = x = x.transpose(0, 3, 1, 2).reshape(x.shape[0], math.prod(x.shape[1:]))
         for layer in self.fc:
             x = self.drop(nn.relu(layer(x)), deterministic=not train)
-        return pooled.astype(jnp.float32), x.astype(jnp.float32), self.logits(x).astype(jnp.float32)
+        pooled, last, logits = (
+            seen.astype(jnp.float32).reshape(*boxes.shape[:2], seen.shape[-1])
+            for seen in (pooled, x, self.logits(x))
+        )
+        return pooled, last, logits
 
-    def _in_chunks(self, crops: Float[Array, "N S S 3"]) -> tuple[Array, Array, Array]:
-        count = crops.shape[0]
-        crops = jnp.pad(crops, ((0, -count % self.chunk), (0, 0), (0, 0), (0, 0)))
-        chunks = crops.reshape(-1, self.chunk, *crops.shape[1:])
+    def _in_chunks(self, image: Array, boxes: Array, share: int) -> tuple[Array, Array, Array]:
+        images, regions = boxes.shape[:2]
+        boxes = jnp.pad(boxes, ((0, 0), (0, -regions % share), (0, 0)))
+        chunks = boxes.reshape(images, -1, share, 4).swapaxes(0, 1)
         look = nn.scan(
-            lambda head, carry, chunk: (carry, head.see(chunk, train=False)),
+            lambda head, carry, chunk: (carry, head.see(image, chunk, train=False)),
             variable_broadcast=["params", "batch_stats"],
             split_rngs={"params": False, "dropout": False},
         )
         _, seen = look(self, (), chunks)
-        return jax.tree.map(lambda x: x.reshape(-1, x.shape[-1])[:count], seen)
+        return jax.tree.map(lambda x: x.swapaxes(0, 1).reshape(images, -1, x.shape[-1])[:, :regions], seen)
