@@ -43,12 +43,12 @@ demo: $(VENV)/.installed
 	@echo "pictures: runs/demo/predictions/"
 
 test: $(VENV)/.installed-dev
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 parity: export YLOSIA_PARITY := $(CURDIR)/.parity/measured.csv
 parity: $(VENV)/.installed-parity
 	rm -rf .parity && mkdir .parity
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "" tests/parity
+	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "" tests/parity
 	$(BIN)/python tests/parity/table.py $(YLOSIA_PARITY) docs/parity.md
 
 fast: $(VENV)/.installed-dev

@@ -19,7 +19,8 @@ from ylosia_jax.train.optim import Optim
 
 
 def get_config() -> Experiment:
-    network, tasks = keypoint_rcnn(points=len(COCO_PERSON.names), norm="frozen")
+    # The published weights are of norms without an eps.
+    network, tasks = keypoint_rcnn(points=len(COCO_PERSON.names), norm="frozen", eps=0.0)
     return Experiment(
         network=network,
         tasks=tasks,

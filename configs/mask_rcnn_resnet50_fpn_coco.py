@@ -18,7 +18,8 @@ from ylosia_jax.train.optim import Optim
 
 
 def get_config() -> Experiment:
-    network, tasks = mask_rcnn(len(THINGS), norm="frozen")
+    # The published weights are of norms without an eps.
+    network, tasks = mask_rcnn(len(THINGS), norm="frozen", eps=0.0)
     return Experiment(
         network=network,
         tasks=tasks,

@@ -4,6 +4,8 @@ Not trained yet: the paper reaches AP50 58.5 on the test split with its regressi
 trained on ImageNet.
 
     ylosia data import voc PATH/TO/VOC2007 --name voc2007 --one-based
+    ylosia weights import alexnet.pth --config configs/rcnn_alexnet_voc.py --workdir runs/rcnn \\
+        --only 'heads_box/(backbone|fc)'
     ylosia train configs/rcnn_alexnet_voc.py --workdir runs/rcnn
 """
 

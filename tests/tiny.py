@@ -15,8 +15,8 @@ from ylosia_jax.train.optim import Optim
 def get_config() -> Experiment:
     return Experiment(
         network=Network(
-            backbone=CSP(widths=(8, 8, 8, 16, 16), depths=(1, 1, 1, 1)),
-            neck=PAN(widths=(8, 16, 16), depth=1),
+            backbone=CSP(widths=(8, 8, 8, 16, 16), depths=(0, 0, 0, 0)),
+            neck=PAN(widths=(8, 16, 16), depth=0),
             heads={"box": DecoupledHead(num_classes=len(CLASSES), bins=8)},
         ),
         tasks={"box": DenseBoxes(num_classes=len(CLASSES), bins=8, pre_nms=64, max_detections=32)},

@@ -14,9 +14,11 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ylosia_jax import config as configs
+from ylosia_jax.convert.coco import COUNT, cut_to_categories
 from ylosia_jax.convert.files import read
 from ylosia_jax.convert.layout import path_of, to_variables
 from ylosia_jax.convert.layouts import choose
+from ylosia_jax.data.coco_classes import THINGS
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.runs import claim
 from ylosia_jax.train.checkpoint import Checkpoints
@@ -56,8 +58,9 @@ def import_weights(
 ) -> Taken:
     """Makes a run of a file of foreign weights: its checkpoint of step 0 has them as variables and as their average.
 
-    Every leaf of the network must be in the file and fit, and every tensor of the file must be asked for. Leaves that
-    are not taken from it are what training from `experiment.seed` would begin with.
+    Every leaf of the network must be in the file and fit, and every tensor of the file must be asked for. For a network
+    of COCO's 80 things, answers for COCO's 91 numbers are cut to these, see `convert.coco`. Leaves that are not taken
+    from it are what training from `experiment.seed` would begin with.
 
     Args:
       file: see `convert.files.read`.
@@ -93,22 +96,28 @@ def import_weights(
         chosen = choose(tensors.arrays, held, layout, whole=[path.partition("/")[2] for path in leaves])
     except UserError as error:
         raise UserError(f"{file}: {error}") from error
+    arrays, notes = tensors.arrays, tensors.notes
+    if num_classes is None and experiment.data.classes == THINGS:
+        cut = cut_to_categories(arrays, chosen.per_class)
+        if cut is not None:
+            notes = (*notes, f"answers for {COUNT} numbers were cut to those for COCO's {len(THINGS)} categories")
+            arrays = cut
     convert = dict[str, Any](renewed=frozenset(renewed), partial=only is not None)
     try:
-        variables = to_variables(tensors.arrays, chosen, form, **convert)
+        variables = to_variables(arrays, chosen, form, **convert)
     except UserError as error:
         hint = ""
         if num_classes is None:
             others = dict[str, Any](convert, renewed=renewed | class_leaves(experiment))
             with contextlib.suppress(UserError):  # unless something else is wrong, too
-                to_variables(tensors.arrays, chosen, form, **others)
+                to_variables(arrays, chosen, form, **others)
                 count = len(experiment.data.classes) or len(experiment.data.stuff)
                 hint = f". It knows other classes: --num-classes {count} starts the layers that depend on them anew"
         raise UserError(f"{file}: {error}{hint}") from error
     if renewed:
-        variables = to_variables(tensors.arrays, chosen, form, fresh=_fresh(experiment), **convert)
+        variables = to_variables(arrays, chosen, form, fresh=_fresh(experiment), **convert)
     _write(workdir, experiment, jax.tree.map(jnp.asarray, variables))
-    return Taken(chosen.name, len(leaves) - len(renewed), tuple(sorted(renewed)), tensors.notes)
+    return Taken(chosen.name, len(leaves) - len(renewed), tuple(sorted(renewed)), notes)
 
 
 def class_leaves(experiment: Experiment) -> frozenset[str]:

@@ -1,5 +1,6 @@
 """The network and its parts: backbone, neck, head."""
 
+import functools
 import math
 
 import jax
@@ -198,7 +199,7 @@ def test_outputs_are_float32_whatever_the_arithmetic(tiny):
 def test_a_head_whose_gradient_is_limited_to_nothing_learns_but_does_not_teach(limit: float) -> None:
     head = DecoupledHead(num_classes=3, bins=4)
     network = TINY.clone(heads={"first": head, "second": head.clone()})
-    variables = network.init(KEY, IMAGE, train=False)
+    variables = jax.jit(functools.partial(network.init, train=False))(KEY, IMAGE)
 
     def gradient(network: Network, *names: str):
         def loss(params):

@@ -28,13 +28,7 @@ TINY = Path(__file__).parents[1] / "tiny.py"
 pytestmark = pytest.mark.slow
 
 
-@pytest.fixture(scope="module")
-def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Compiled programs that the runs of this file share, which saves most of their time."""
-    return tmp_path_factory.mktemp("cache")
-
-
-def start(workdir: Path, cache: Path, *args: str, devices: int = 1, **env: str) -> "subprocess.Popen[str]":
+def start(workdir: Path, *args: str, devices: int = 1, **env: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(
         [sys.executable, "-m", "ylosia_jax", "train", str(TINY), "--workdir", str(workdir), *args],
         stdout=subprocess.PIPE,
@@ -45,8 +39,6 @@ def start(workdir: Path, cache: Path, *args: str, devices: int = 1, **env: str) 
             **os.environ,
             "JAX_PLATFORMS": "cpu",
             "XLA_FLAGS": f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}",
-            "JAX_COMPILATION_CACHE_DIR": str(cache),
-            "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "1",
             **env,
         },
     )
@@ -68,10 +60,10 @@ def weights(workdir: Path) -> list[np.ndarray]:
 
 
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, cache: Path) -> Path:
+def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A run of 20 steps on one device that nothing disturbed."""
     workdir = tmp_path_factory.mktemp("whole")
-    finish(start(workdir, cache))
+    finish(start(workdir))
     return workdir
 
 
@@ -83,14 +75,14 @@ def test_it_compiles_once_and_leaves_what_it_promises(whole: Path) -> None:
         assert (whole / name).is_file()
 
 
-def test_a_finished_run_says_so(whole: Path, cache: Path) -> None:
+def test_a_finished_run_says_so(whole: Path) -> None:
     before = (whole / "metrics.csv").read_bytes()
-    assert "finished" in finish(start(whole, cache))[0]
+    assert "finished" in finish(start(whole))[0]
     assert (whole / "metrics.csv").read_bytes() == before
 
 
-def test_another_config_does_not_enter_the_folder(whole: Path, cache: Path) -> None:
-    process = start(whole, cache, "--optim.lr", "0.5")
+def test_another_config_does_not_enter_the_folder(whole: Path) -> None:
+    process = start(whole, "--optim.lr", "0.5")
     _, error = process.communicate(timeout=300)
     assert process.returncode == 2
     assert "optim.lr: 0.0005 there, 0.5 here" in error
@@ -172,10 +164,8 @@ def test_load_from_python(whole: Path, pictures: Path) -> None:
 
 
 @pytest.mark.parametrize(("number", "status"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 143)])
-def test_stopped_and_resumed_ends_in_the_same_place(
-    number: int, status: int, whole: Path, tmp_path: Path, cache: Path
-) -> None:
-    process = start(tmp_path, cache)
+def test_stopped_and_resumed_ends_in_the_same_place(number: int, status: int, whole: Path, tmp_path: Path) -> None:
+    process = start(tmp_path)
     deadline = time.monotonic() + 240
     while len(losses(tmp_path)) < 9 and time.monotonic() < deadline and process.poll() is None:
         time.sleep(0.02)
@@ -184,22 +174,22 @@ def test_stopped_and_resumed_ends_in_the_same_place(
     assert process.returncode == status, f"the run ended before it could be stopped: {error}"
     assert ("the same command goes on" in error) == (status == 143)
 
-    assert "resuming" in finish(start(tmp_path, cache))[0]
+    assert "resuming" in finish(start(tmp_path))[0]
     np.testing.assert_array_equal(losses(tmp_path), losses(whole))
     for ours, theirs in zip(weights(tmp_path), weights(whole), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
-def test_eight_devices_give_the_same_losses(whole: Path, tmp_path: Path, cache: Path) -> None:
-    finish(start(tmp_path, cache, devices=8))
+def test_eight_devices_give_the_same_losses(whole: Path, tmp_path: Path) -> None:
+    finish(start(tmp_path, devices=8))
     np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-5)
 
 
-def test_two_hosts_with_four_devices_give_the_same_losses(whole: Path, tmp_path: Path, cache: Path) -> None:
+def test_two_hosts_with_four_devices_give_the_same_losses(whole: Path, tmp_path: Path) -> None:
     with socket.socket() as probe:
         probe.bind(("localhost", 0))
         address = f"localhost:{probe.getsockname()[1]}"
     shared = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
-    finish(*(start(tmp_path, cache, "--distributed", devices=4, JAX_PROCESS_ID=str(i), **shared) for i in range(2)))
+    finish(*(start(tmp_path, "--distributed", devices=4, JAX_PROCESS_ID=str(i), **shared) for i in range(2)))
     np.testing.assert_allclose(losses(tmp_path), losses(whole), rtol=1e-5)
     assert (tmp_path / "metrics.json").read_text() == (whole / "metrics.json").read_text()

@@ -1,6 +1,7 @@
 """What torchvision calls the parts of its classifiers; and what the published ResNets for CIFAR-10 do.
 
-A classifier's head stands under `heads_classification/`.
+A classifier's head stands under `heads_classification/`. R-CNN and Fast R-CNN begin with all of a classifier but its last
+layer: their heads' dense layers have names here, too.
 """
 
 from ylosia_jax.convert.layout import Layout, within
@@ -8,18 +9,29 @@ from ylosia_jax.convert.resnet import RESNET
 from ylosia_jax.convert.vgg import vgg
 
 _HEAD = "heads_classification/"
-_VGG_HEAD = tuple((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 0), (2, 3), (3, 6)))
+_CROPS = "heads_box/backbone/"  # of R-CNN
+_VGG_HEAD = (
+    *((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 0), (2, 3), (3, 6))),
+    *((f"heads_box/{name}", f"classifier.{place}") for name, place in (("fc6", 0), ("fc7", 3), ("logits", 6))),
+)
 
 ALEXNET = Layout(
     "alexnet",
     (
-        *((f"backbone/conv{i}", f"features.{place}") for i, place in enumerate((0, 3, 6, 8, 10), start=1)),
+        *(
+            (f"{prefix}conv{i}", f"features.{place}")
+            for prefix in ("backbone/", _CROPS)
+            for i, place in enumerate((0, 3, 6, 8, 10), start=1)
+        ),
         *((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 1), (2, 4), (3, 6))),
+        *((f"heads_box/{name}", f"classifier.{place}") for name, place in (("fc_0", 1), ("fc_1", 4), ("logits", 6))),
     ),
 )
 VGG16 = Layout("vgg16", (*within("backbone/", "", vgg()), *_VGG_HEAD))
 VGG16_BN = Layout("vgg16_bn", (*within("backbone/", "", vgg(batch_norm=True)), *_VGG_HEAD))
-RESNET_CLASSIFIER = Layout("resnet_classifier", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "fc")))
+RESNET_CLASSIFIER = Layout(
+    "resnet_classifier", (*within("backbone/", "", RESNET), *within(_CROPS, "", RESNET), (f"{_HEAD}fc", "fc"))
+)
 
 # Without the prefix `module.` of a network that was saved from several devices, which reading takes off.
 RESNET_CIFAR = Layout("resnet_cifar", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "linear")))

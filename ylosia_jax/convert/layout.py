@@ -28,6 +28,21 @@ _LEAVES = {
 
 
 @dataclasses.dataclass(frozen=True)
+class PerClass:
+    """Foreign tensors with rows of every class along their first axis, once, or once for each anchor.
+
+    Attributes:
+      pattern: regex for their names.
+      rows: of a class, which lie together: four for a box.
+      background: whether it is the first class.
+    """
+
+    pattern: str
+    rows: int = 1
+    background: bool = True
+
+
+@dataclasses.dataclass(frozen=True)
 class Layout:
     """What the tensors of a kind of network are called elsewhere.
 
@@ -39,12 +54,14 @@ class Layout:
       ignored: regex for foreign tensors that have no place here, such as counters of batches.
       mend: where files hold the tensors in another form than the framework's networks: makes theirs of a file's, given
         all foreign names that the network's variables have.
+      per_class: tensors that depend on the number of classes, see `convert.coco`.
     """
 
     name: str
     rules: tuple[tuple[str, str], ...]
     ignored: str = r".*num_batches_tracked"
     mend: Callable[[Mapping[str, np.ndarray], Collection[str]], Mapping[str, np.ndarray]] | None = None
+    per_class: tuple[PerClass, ...] = ()
 
     def name_of(self, path: str) -> str | None:
         """The foreign name of a leaf `backbone/…/kernel`; None where no rule knows its layer."""

@@ -2,11 +2,12 @@
 
 from collections.abc import Sequence
 
-from ylosia_jax.convert.layout import Layout, within
+from ylosia_jax.convert.layout import Layout, PerClass, within
 from ylosia_jax.convert.resnet import RESNET, fpn
 from ylosia_jax.convert.vgg import vgg
 
 _CLASS, _BOX = "head.classification_head", "head.regression_head"
+_PER_CLASS = (PerClass(r"head\.classification_head\.cls_logits\..*", background=False),)
 
 
 def _dense(conv: str, norm: str = "", *, step: int = 1) -> tuple[tuple[str, str], ...]:
@@ -32,10 +33,10 @@ def _dense(conv: str, norm: str = "", *, step: int = 1) -> tuple[tuple[str, str]
     )
 
 
-RETINANET = Layout("retinanet", _dense("{0}.0", "{0}.1"))
+RETINANET = Layout("retinanet", _dense("{0}.0", "{0}.1"), per_class=_PER_CLASS)
 # The file of v1's trained weights is older than torchvision's names of today.
-RETINANET_2020 = Layout("retinanet_2020", _dense("{0}", step=2))
-FCOS = Layout("fcos", _dense("{0}", "{1}", step=3))
+RETINANET_2020 = Layout("retinanet_2020", _dense("{0}", step=2), per_class=_PER_CLASS)
+FCOS = Layout("fcos", _dense("{0}", "{1}", step=3), per_class=_PER_CLASS)
 
 
 def ssd(depths: Sequence[int] = (2, 2, 3, 3, 3)) -> Layout:
@@ -50,7 +51,7 @@ def ssd(depths: Sequence[int] = (2, 2, 3, 3, 3)) -> Layout:
         *((f"heads_box/class_p{3 + i}", f"{_CLASS}.module_list.{i}") for i in range(6)),
         *((f"heads_box/box_p{3 + i}", f"{_BOX}.module_list.{i}") for i in range(6)),
     )
-    return Layout("ssd", rules)
+    return Layout("ssd", rules, per_class=(PerClass(r"head\.classification_head\.module_list\..*"),))
 
 
 SSD = ssd()

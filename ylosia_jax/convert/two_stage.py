@@ -1,6 +1,6 @@
 """What torchvision calls the tensors of its Faster, Mask and Keypoint R-CNN."""
 
-from ylosia_jax.convert.layout import Layout, within
+from ylosia_jax.convert.layout import Layout, PerClass, within
 from ylosia_jax.convert.resnet import RESNET, fpn
 
 _COMMON = (
@@ -14,6 +14,11 @@ _COMMON = (
     *((rf"heads_keypoint/conv{i}", f"roi_heads.keypoint_head.{2 * i}") for i in range(8)),
     (r"heads_keypoint/enlarge", r"roi_heads.keypoint_predictor.kps_score_lowres"),
 )
+_PER_CLASS = (
+    PerClass(r"roi_heads\.box_predictor\.cls_score\..*"),
+    PerClass(r"roi_heads\.box_predictor\.bbox_pred\..*", rows=4),
+    PerClass(r"roi_heads\.mask_predictor\.mask_fcn_logits\..*"),
+)
 _DENSE = (r"heads_box/fc(\d)", r"roi_heads.box_head.fc\1")
 _NOW = (
     *_COMMON,
@@ -23,7 +28,7 @@ _NOW = (
 )
 
 # As torchvision's models name their tensors now.
-RCNN = Layout("rcnn_fpn", (*_NOW, _DENSE))
+RCNN = Layout("rcnn_fpn", (*_NOW, _DENSE), per_class=_PER_CLASS)
 # The second version's box head is a plain sequence, whose dense layer stands after four convolutions and a flattening.
 RCNN_V2 = Layout(
     "rcnn_fpn_v2",
@@ -33,6 +38,7 @@ RCNN_V2 = Layout(
         (r"heads_(box|mask)/conv(\d)/norm", r"roi_heads.\1_head.\2.1"),
         (r"heads_box/fc6", r"roi_heads.box_head.5"),
     ),
+    per_class=_PER_CLASS,
 )
 # As the files of 2019 name them, that torchvision publishes to this day for the first version.
 RCNN_2019 = Layout(
@@ -45,4 +51,5 @@ RCNN_2019 = Layout(
         *((rf"heads_mask/conv{i}", f"roi_heads.mask_head.mask_fcn{i + 1}") for i in range(4)),
         _DENSE,
     ),
+    per_class=_PER_CLASS,
 )

@@ -29,7 +29,8 @@ class FrozenNorm(nn.Module):
             self.variable("batch_stats", name, init, channels, jnp.float32).value
             for name, init in (("mean", jnp.zeros), ("var", jnp.ones), ("scale", jnp.ones), ("bias", jnp.zeros))
         )
-        factor = scale * jax.lax.rsqrt(var + self.eps)
+        # Dead channels of published networks have variances that are not normal numbers, and some networks no eps.
+        factor = scale * jax.lax.rsqrt(jnp.maximum(var + self.eps, jnp.finfo(jnp.float32).tiny))
         return x * factor.astype(x.dtype) + (bias - mean * factor).astype(x.dtype)
 
 

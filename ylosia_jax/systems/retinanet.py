@@ -12,7 +12,7 @@ from ylosia_jax.tasks.anchored import AnchoredBoxes
 
 
 def retinanet(
-    num_classes: int, *, depth: Depth = 50, version: Literal[1, 2] = 1, norm: NormKind = "batch"
+    num_classes: int, *, depth: Depth = 50, version: Literal[1, 2] = 1, norm: NormKind = "batch", eps: float = 1e-5
 ) -> tuple[Network, dict[str, AnchoredBoxes]]:
     """Network and task of RetinaNet with a residual network, equal to torchvision's.
 
@@ -24,10 +24,11 @@ def retinanet(
       version: 1 has plain branches and an absolute loss of encoded boxes; 2 group norm in its branches, the GIoU loss,
         and its two coarsest levels made of the backbone's last instead of the pyramid's.
       norm: of the residual network; "frozen" where it comes with trained weights and batches are small.
+      eps: of it; 0 for what torchvision's first version was published with.
     """
     newer = version == 2
     network = Network(
-        backbone=resnet(depth, norm=norm),
+        backbone=resnet(depth, norm=norm, eps=eps),
         neck=FPN(levels=("c3", "c4", "c5"), extra="c5" if newer else "p5"),
         heads={"box": RetinaHead(num_classes=num_classes, norm="group" if newer else None)},
         pixels=IMAGENET,

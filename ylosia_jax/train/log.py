@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from types import TracebackType
 
-from tensorboardX import SummaryWriter
 from tqdm import tqdm
 
 from ylosia_jax.files import write_atomically
@@ -68,6 +67,9 @@ class Log:
         if active:
             self._metrics = _Table(folder / "metrics.csv", start)
             self._evaluations = _Table(folder / "evaluations.csv", start)
+        # Not above: it imports torch where that is installed, and takes seconds that other commands need not wait for.
+        from tensorboardX import SummaryWriter
+
         board = str(folder / "tensorboard")
         self._board = SummaryWriter(board, purge_step=start + 1 if start else None, write_to_disk=active)
         hidden = not (active and sys.stderr.isatty())

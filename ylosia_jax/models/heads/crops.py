@@ -95,8 +95,7 @@ class CropHead(nn.Module):
         for layer in self.fc:
             x = self.drop(nn.relu(layer(x)), deterministic=not train)
         pooled, last, logits = (
-            seen.astype(jnp.float32).reshape(*boxes.shape[:2], seen.shape[-1])
-            for seen in (pooled, x, self.logits(x))
+            seen.astype(jnp.float32).reshape(*boxes.shape[:2], seen.shape[-1]) for seen in (pooled, x, self.logits(x))
         )
         return pooled, last, logits
 
