@@ -47,6 +47,7 @@ def fast_rcnn(
                 pool=RoiPool(size=7, level=level, stride=stride),
                 dense=dense,
                 dropout=dropout,
+                init_std=(0.01, 0.001),
             )
         },
         pixels=IMAGENET,
