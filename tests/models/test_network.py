@@ -199,7 +199,12 @@ def test_outputs_are_float32_whatever_the_arithmetic(tiny):
 def test_a_head_whose_gradient_is_limited_to_nothing_learns_but_does_not_teach(limit: float) -> None:
     head = DecoupledHead(num_classes=3, bins=4)
     network = TINY.clone(heads={"first": head, "second": head.clone()})
-    variables = jax.jit(functools.partial(network.init, train=False))(KEY, IMAGE)
+    # Any numbers: the initialisers of sixty layers take most of a minute to compile.
+    random = np.random.default_rng(0)
+    variables = jax.tree.map(
+        lambda leaf: (random.normal if leaf.ndim > 1 else random.uniform)(0.1, 0.4, leaf.shape).astype(np.float32),
+        jax.eval_shape(functools.partial(network.init, train=False), KEY, IMAGE),
+    )
 
     def gradient(network: Network, *names: str):
         def loss(params):

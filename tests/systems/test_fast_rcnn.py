@@ -118,3 +118,11 @@ def test_trains_from_start_to_end(name, tmp_path, monkeypatch):
     assert (result.boxes[:, 2:] <= 96).all()
     if name == "rcnn":
         assert model.variables["fitted"]["heads_box"]["done"] == 1
+
+
+def test_the_last_layers_of_fast_rcnn_begin_small():
+    network, _ = fast_rcnn(num_classes=20, backbone=SMALL, dense=(256,))
+    variables = jax.jit(lambda key: network.init(key, jnp.zeros((1, 64, 64, 3)), train=False))(jax.random.key(0))
+    head = variables["params"]["heads_box"]
+    for name, std in (("logits", 0.01), ("deltas", 0.001)):
+        np.testing.assert_allclose(head[name]["kernel"].std(), std, rtol=0.05)

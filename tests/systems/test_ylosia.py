@@ -118,7 +118,7 @@ def test_nms_free():
     network, tasks = ylosia("n", num_classes=3, masks=True, skeleton=COCO_PERSON, nms_free=True)
     assert list(tasks) == ["box", "mask", "keypoint"]
     image = jax.random.uniform(jax.random.key(0), (1, 64, 64, 3))
-    variables = network.init(jax.random.key(1), image, train=False)
+    variables = jax.jit(lambda: network.init(jax.random.key(1), image, train=False))()
     objects = Objects(
         boxes=jnp.array([[[4.0, 4, 40, 40], [30, 30, 60, 60], [0, 0, 0, 0]]]),
         labels=jnp.array([[1, 2, 0]]),
