@@ -1,9 +1,9 @@
-"""Fast R-CNN with VGG-16 on VOC 2007, regions by selective search: 608x1024 px, two images a step, 40,000 steps.
+r"""Fast R-CNN with VGG-16 on VOC 2007, regions by selective search: 608x1024 px, two images a step, 40,000 steps.
 
 Not trained yet: the paper reaches AP50 66.9 on the test split, from a VGG-16 that ImageNet has trained.
 
     ylosia data import voc PATH/TO/VOC2007 --name voc2007 --one-based
-    ylosia weights import vgg16.pth --config configs/fast_rcnn_vgg16_voc.py --workdir runs/fast_rcnn \\
+    ylosia weights import vgg16.pth --config configs/fast_rcnn_vgg16_voc.py --workdir runs/fast_rcnn \
         --only 'backbone|heads_box/fc'
     ylosia train configs/fast_rcnn_vgg16_voc.py --workdir runs/fast_rcnn
 """

@@ -1,10 +1,10 @@
-"""R-CNN with AlexNet on VOC 2007, regions by selective search: crops of 224 px, 12 epochs.
+r"""R-CNN with AlexNet on VOC 2007, regions by selective search: crops of 224 px, 12 epochs.
 
 Not trained yet: the paper reaches AP50 58.5 on the test split with its regression of boxes, from an AlexNet that was
 trained on ImageNet.
 
     ylosia data import voc PATH/TO/VOC2007 --name voc2007 --one-based
-    ylosia weights import alexnet.pth --config configs/rcnn_alexnet_voc.py --workdir runs/rcnn \\
+    ylosia weights import alexnet.pth --config configs/rcnn_alexnet_voc.py --workdir runs/rcnn \
         --only 'heads_box/(backbone|fc)'
     ylosia train configs/rcnn_alexnet_voc.py --workdir runs/rcnn
 """

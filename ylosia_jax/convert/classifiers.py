@@ -1,7 +1,7 @@
 """What torchvision calls the parts of its classifiers; and what the published ResNets for CIFAR-10 do.
 
-A classifier's head stands under `heads_classification/`. R-CNN and Fast R-CNN begin with all of a classifier but its last
-layer: their heads' dense layers have names here, too.
+A classifier's head stands under `heads_classification/`. R-CNN and Fast R-CNN begin with all of a classifier but its
+last layer: their heads' dense layers have names here, too.
 """
 
 from ylosia_jax.convert.layout import Layout, within
