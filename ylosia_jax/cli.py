@@ -427,7 +427,9 @@ def _parse(args: list[str]) -> tuple[Any, list[str]]:
         # tyro draws a panel; an error here is one line.
         text = re.sub(r"-{5,}|[─│╭╮╰╯]+", " ", said.getvalue()).split("For full helptext")[0]
         words = " ".join(text.split())
-        raise UserError(f"{words}; see ylosia {' '.join(_leading_words(args))} --help") from None
+        # Of a value that cannot be parsed it tells what each type of the union said, too, and the help.
+        words = re.sub(r" Got errors:.*|^Value error ", "", words)
+        raise UserError(f"{words.rstrip('. ')}; see ylosia {' '.join(_leading_words(args))} --help") from None
 
 
 def _leading_words(args: Sequence[str]) -> list[str]:

@@ -39,7 +39,7 @@ def tree(rng=None):
                 "scale": array(5),
             }
         },
-        "batch_stats": {"backbone": {"stem": {"norm": {"mean": array(4), "var": array(4)}}}},
+        "batch_stats": {"backbone": {"stem": {"norm": {"mean": array(4), "var": array(4) ** 2}}}},
     }
 
 
@@ -99,6 +99,10 @@ def test_orders_of_axes(leaf, ours, theirs):
             r"misshapen: conv1\.weight is \[7, 7, 3, 4\], \[4, 3, 7, 7\] is wan",
         ),
         ({"bn1.bias": np.zeros(4, np.int8)}, r"1 of another type: bn1\.bias is of int8, floats are wanted"),
+        (
+            {"bn1.running_var": np.full(4, -0.5)},
+            r"1 with variances below 0: bn1\.running_var has -0\.5, for batch_stats/b",
+        ),
         ({f"extra{i}": np.zeros(1) for i in range(9)}, r"9 left over: extra0; extra1; extra2; extra3; extra4; …"),
         ({"bn1.bias": None, "x": np.zeros(1)}, r"1 missing: .*\. 1 left over: x"),
     ],

@@ -98,7 +98,8 @@ def to_variables(
       partial: whether the tensors may be those of a larger network, see `beside`.
 
     Raises:
-      UserError: naming the tensors that are missing, misshapen, not floats where floats are wanted, or left over.
+      UserError: naming the tensors that are missing, misshapen, not floats where floats are wanted, negative
+        variances, or left over.
     """
     if layout.mend is not None:
         paths = [path_of(path).partition("/")[2] for path, _ in jax.tree.leaves_with_path(form)]
@@ -106,6 +107,7 @@ def to_variables(
     missing: list[str] = []
     misshapen: list[str] = []
     mistyped: list[str] = []
+    negative: list[str] = []
     known: set[str] = set()
     taken: set[str] = set()
 
@@ -132,6 +134,8 @@ def to_variables(
         if np.issubdtype(leaf.dtype, np.floating) and not np.issubdtype(value.dtype, np.floating):
             mistyped.append(f"{name} is of {value.dtype}, floats are wanted for {full}")
             return leaf
+        if kind == "var" and (value < 0).any():
+            negative.append(f"{name} has {value.min():g}, for {full}")
         return np.asarray(from_torch(value, kind), leaf.dtype)
 
     found = jax.tree_util.tree_map_with_path(take, form, form if fresh is None else fresh)
@@ -145,6 +149,7 @@ def to_variables(
             ("missing", missing),
             ("misshapen", misshapen),
             ("of another type", mistyped),
+            ("with variances below 0", negative),
             ("left over", extra),
         )
         if lines

@@ -52,6 +52,3 @@ def ssd(depths: Sequence[int] = (2, 2, 3, 3, 3)) -> Layout:
         *((f"heads_box/box_p{3 + i}", f"{_BOX}.module_list.{i}") for i in range(6)),
     )
     return Layout("ssd", rules, per_class=(PerClass(r"head\.classification_head\.module_list\..*"),))
-
-
-SSD = ssd()
