@@ -208,6 +208,7 @@ def _compare_answers(pair: Pair, images: np.ndarray, variables: Any) -> None:
         kept = len(scores)
         assert kept > 50, kept
         assert found.valid[i, :kept].all(), kept
+        assert min(found.valid[i].sum(), 100) == kept
         record(pair.name, "scores", np.abs(found.scores[i, :kept] - scores).max(), 1e-5)
         # Two of equal score, to the last digits, may stand the other way round.
         far = np.abs(found.boxes[i, :kept, None] - boxes).max(axis=-1)

@@ -244,6 +244,12 @@ def make_batch(canvas: tuple[int, int], images: int = 2) -> Batch:
     )
 
 
+def without_objects(batch: Batch) -> Batch:
+    """The same pictures, the last of them with nothing on it that is known."""
+    valid = batch.objects.valid.at[-1].set(False)
+    return batch.replace(objects=batch.objects.replace(valid=valid, masked=valid))  # type: ignore[attr-defined]
+
+
 def targets_of(batch: Batch) -> list[dict[str, Any]]:
     """The batch's truth as torchvision wants it, whose class 0 is the background."""
     found = []
@@ -265,8 +271,8 @@ def targets_of(batch: Batch) -> list[dict[str, Any]]:
 class Chosen:
     """In the place of torchvision's sampler: the anchors or regions that ours would choose, of its own labels."""
 
-    def __init__(self, count: int, share: float, proposals: int | None, epoch: int = 0) -> None:
-        self.count, self.share, self.proposals, self.epoch = count, share, proposals, epoch
+    def __init__(self, count: int, share: float, proposals: int | None, objects: list[int], epoch: int = 0) -> None:
+        self.count, self.share, self.proposals, self.objects, self.epoch = count, share, proposals, objects, epoch
 
     def __call__(self, labels: list[Any]) -> tuple[list[Any], list[Any]]:
         positive, negative = [], []
@@ -275,7 +281,7 @@ class Chosen:
             place = np.arange(len(kind))
             if self.proposals is not None:
                 # Ours are padded to as many as there can be, before the objects' own boxes.
-                truth = int(np.array(pair_objects(index)))
+                truth = self.objects[index]
                 place[len(kind) - truth :] = self.proposals + np.arange(truth)
             lucky = luck(jnp.full(len(kind), index), jnp.full(len(kind), self.epoch), jnp.asarray(place))
             found = sample_balanced(jnp.asarray(kind), lucky, count=self.count, positive_share=self.share)
@@ -286,22 +292,23 @@ class Chosen:
         return positive, negative
 
 
-def pair_objects(index: int) -> int:
-    return (5, 3)[index]
-
-
 def inject(found: Pair, epoch: int = 0) -> None:
     rpn, box = found.tasks["rpn"], found.tasks["box"]
-    found.model.rpn.fg_bg_sampler = Chosen(rpn.samples, rpn.positive_share, None, epoch)
-    found.model.roi_heads.fg_bg_sampler = Chosen(box.samples, box.positive_share, rpn.post_nms[0], epoch)
+    objects = np.array(found.batch.objects.valid).sum(axis=1).tolist()
+    found.model.rpn.fg_bg_sampler = Chosen(rpn.samples, rpn.positive_share, None, objects, epoch)
+    found.model.roi_heads.fg_bg_sampler = Chosen(box.samples, box.positive_share, rpn.post_nms[0], objects, epoch)
 
 
 def loss_of(found: Pair, batch: Batch) -> Any:
     """The loss, its parts by torchvision's names, and the other variables as they are after."""
 
-    def loss(params: Any, others: Any, epoch: Any, injected: Any, boxes: Any, valid: Any) -> Any:
-        """As function of the parameters; where `injected`, with these proposals in the place of its own."""
-        seen = batch.replace(epoch=jnp.full(len(batch.image), epoch))
+    def loss(params: Any, others: Any, epoch: Any, shown: Any, injected: Any, boxes: Any, valid: Any) -> Any:
+        """As function of the parameters; where `injected`, with these proposals in the place of its own.
+
+        Of the batch's objects those are there that are `shown`.
+        """
+        objects = batch.objects.replace(valid=shown, masked=shown)  # type: ignore[attr-defined]
+        seen = batch.replace(epoch=jnp.full(len(batch.image), epoch), objects=objects)  # type: ignore[attr-defined]
         own = selection(found.tasks, {}, seen)["select"]
 
         def select(name: str, outputs: Any) -> Rois:
@@ -433,22 +440,25 @@ def test_the_answers_are_the_same(system: str, size: str) -> None:
 @cases(*IN_CI)
 def test_the_losses_and_the_gradient_are_the_same(system: str, size: str) -> None:
     found = pair(system, size)
-    inject(found)
     model = found.model.train()
+    batches = found.batch, without_objects(found.batch)
 
     def theirs(model: Any, kind: Any) -> Any:
         return sum(model(*in_type(found, kind)).values())
 
     with exact(), quick_regions():
-        with restored(model), torch.no_grad():
-            wanted = {name: x.item() for name, x in model.double()(*in_type(found, torch.float64)).items()}
         params, others = split(found.variables)
         nothing = padded([], found.tasks["rpn"].post_nms[0])
         gradient = jax.jit(jax.grad(loss_of(found, found.batch), has_aux=True))
-        grads, (losses, _) = jax.device_get(gradient(params, others, 0, False, *nothing))
-        assert losses.keys() == wanted.keys()
-        error = max(abs(float(losses[name]) / wanted[name] - 1) for name in losses)
-        record(found.name, "loss", error, 1e-5)
+        for batch in reversed(batches):
+            found = dataclasses.replace(found, batch=batch)
+            inject(found)
+            with restored(model), torch.no_grad():
+                wanted = {name: x.item() for name, x in model.double()(*in_type(found, torch.float64)).items()}
+            grads, (losses, _) = jax.device_get(gradient(params, others, 0, batch.objects.valid, False, *nothing))
+            assert losses.keys() == wanted.keys()
+            error = max(abs(float(losses[name]) / wanted[name] - 1) for name in losses)
+            record(found.name, "loss", error, 1e-5)
         # All cells of a softmax alike.
         vanishing = ("roi_heads.keypoint_predictor.kps_score_lowres.bias",)
         compare_gradients(found.name, grads, model, theirs, found.layout, vanishing=vanishing, rounding=size == "full")
@@ -476,7 +486,7 @@ def test_twenty_steps_are_the_same(system: str, size: str) -> None:
             with torch.no_grad():
                 for parameter in model.parameters():
                     parameter -= rate * parameter.grad
-            grads, (losses, updated) = gradient(params, others, step, True, *proposals)
+            grads, (losses, updated) = gradient(params, others, step, wide.objects.valid, True, *proposals)
             params, others = jax.tree.map(lambda p, g: p - rate * g, params, grads), updated
             curve.append(wanted.item())
             worst = max(worst, abs(float(sum(losses.values())) / curve[-1] - 1))
