@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "compiled": {"types", "data", "train", "experiment"},
     "fitting": {"types", "ops", "data", "train", "experiment"},
     "runs": {"types", "files", "config", "data", "train", "evaluate", "experiment", "compiled", "fitting"},
-    "weights": {"types", "config", "convert", "train", "experiment", "runs"},
+    "weights": {"types", "config", "convert", "data", "train", "experiment", "runs"},
     "predict": {
         "types",
         "files",

@@ -1,8 +1,8 @@
 """FCOS against torchvision's."""
 
 import pytest
-from parity.detectors import Pair, compare, enliven, resnet_fpn
-from parity.reference import exact, randomise, torch, torchvision
+from parity.detectors import Pair, compare, enliven, head_outputs, resnet_fpn
+from parity.reference import exact, randomise, settle, torch, torchvision
 
 from ylosia_jax.convert.onestage import FCOS
 from ylosia_jax.models.backbones.resnet import ResNet
@@ -28,6 +28,8 @@ def pair(layers, canvas, *, small):
         "bbox_regression": ([branches[1].bbox_reg], 2.0, 2.0),
         "bbox_ctrness": ([branches[1].bbox_ctrness], 1.0, 1.0),
     }
+    if not small:
+        settle(model, lambda: head_outputs(model.eval(), found.images(2)))
     enliven(model, found.images(2), last)
     return found
 

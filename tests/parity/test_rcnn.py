@@ -12,7 +12,7 @@ import pytest
 from flax import linen as nn
 from optimised import LOOPS
 from parity.record import record
-from parity.reference import exact, numpy, quick_regions, randomise, state_of, torch, torchvision
+from parity.reference import exact, numpy, quick_regions, randomise, settle, state_of, torch, torchvision
 from parity.training import compare_gradients, restored
 
 from ylosia_jax.convert.layout import Layout, to_variables
@@ -91,6 +91,8 @@ def pair(system: str, size: str) -> Pair:
     if small:
         network, tasks = shrink(network, tasks, version)
     batch = make_batch((96, 128) if small else (256, 320))
+    if not small:
+        settle(model, lambda: model.eval().backbone(torch.tensor(np.array(batch.image)).permute(0, 3, 1, 2) * 4 - 2))
     layout = RCNN_V2 if version == 2 else RCNN
     form = jax.eval_shape(lambda: network.init(jax.random.key(0), batch.image, train=False))
     variables = to_variables(state_of(model), layout, form)

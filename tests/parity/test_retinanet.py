@@ -3,8 +3,8 @@
 from functools import partial
 
 import pytest
-from parity.detectors import Pair, compare, enliven, resnet_fpn
-from parity.reference import exact, randomise, torch, torchvision
+from parity.detectors import Pair, compare, enliven, head_outputs, resnet_fpn
+from parity.reference import exact, randomise, settle, torch, torchvision
 
 from ylosia_jax.convert.onestage import RETINANET
 from ylosia_jax.models.backbones.resnet import ResNet
@@ -38,6 +38,8 @@ def pair(version, layers, canvas, *, small):
         "cls_logits": ([branches[0].cls_logits], 1.5, -2.0),
         "bbox_regression": ([branches[1].bbox_reg], 0.5, 0.0),
     }
+    if not small:
+        settle(model, lambda: head_outputs(model.eval(), found.images(2)))
     enliven(model, found.images(2), last)
     return found
 
