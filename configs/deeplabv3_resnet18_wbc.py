@@ -36,5 +36,5 @@ def get_config() -> Experiment:
             flip=0.5, flip_vertical=0.5, scale=(0.8, 1.25), translate=0.1, hue=0.02, saturation=0.2, brightness=0.2
         ),
         optim=Optim(lr=2e-3, warmup_steps=30, ema_decay=0.99, ema_warmup=50),
-        train=Train(epochs=15, evaluate_every=15, best_metric="semantic/mIoU"),
+        train=Train(epochs=30, evaluate_every=30, best_metric="semantic/mIoU"),
     )

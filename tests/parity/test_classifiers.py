@@ -111,14 +111,14 @@ SMALL = {
 
 
 def full(name: str, ours: Callable[[], systems.System], layout: Layout, lr: float = 1e-3) -> Case:
-    """`lr`: without norms a hundredth of it, or steps overshoot, which makes much of rounding."""
+    """`lr`: less where steps would overshoot, which makes much of rounding."""
     extra = {"init_weights": True} if name == "googlenet" else {}
     return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (96, 128), lr)
 
 
 FULL = {
     "alexnet": full("alexnet", lambda: systems.alexnet(CLASSES, dropout=0.0), layouts.ALEXNET, 1e-5),
-    "vgg16": full("vgg16", lambda: systems.vgg16(CLASSES, dropout=0.0), layouts.VGG16, 1e-5),
+    "vgg16": full("vgg16", lambda: systems.vgg16(CLASSES, dropout=0.0), layouts.VGG16, 2e-6),
     "vgg16(batch_norm=True)": full(
         "vgg16_bn", lambda: systems.vgg16(CLASSES, batch_norm=True, dropout=0.0), layouts.VGG16_BN
     ),
@@ -126,7 +126,7 @@ FULL = {
         "googlenet",
         lambda: systems.googlenet(CLASSES, dropout=0.0, auxiliary_dropout=0.0),
         layouts.googlenet(),
-        1e-4,
+        2e-5,
     ),
     "resnet(18)": full("resnet18", lambda: systems.resnet(18, CLASSES), layouts.RESNET_CLASSIFIER),
     "resnet(34)": full("resnet34", lambda: systems.resnet(34, CLASSES), layouts.RESNET_CLASSIFIER),
