@@ -7,6 +7,7 @@ import pytest
 
 from ylosia_jax.nn.blocks import SPPF, Bottleneck, C2f
 from ylosia_jax.nn.conv import Conv, ConvNorm
+from ylosia_jax.nn.norm import FrozenNorm
 from ylosia_jax.nn.resample import upsample
 from ylosia_jax.ops.conv import max_pool
 
@@ -228,3 +229,12 @@ def test_sppf_sees_five_nine_and_thirteen_cells():
         seen = found[..., part] > 0
         assert seen.sum() == reach**2
         assert seen[7 - reach // 2, 7 - reach // 2]
+
+
+@pytest.mark.parametrize("var", [0.0, 1e-42])
+def test_a_frozen_norm_without_eps_leaves_dead_channels_finite(var: float) -> None:
+    x = jnp.zeros((1, 2, 2, 3))
+    numbers = {"mean": jnp.zeros(3), "var": jnp.array([1.0, 4.0, var]), "scale": jnp.array([1.0, 1.0, 0.0])}
+    variables = {"batch_stats": {**numbers, "bias": jnp.ones(3)}}
+    found = FrozenNorm(eps=0.0).apply(variables, x + 2)
+    np.testing.assert_allclose(found[0, 0, 0], [3.0, 2.0, 1.0])
