@@ -1,5 +1,6 @@
 """Foreign weights from the command line: imported, evaluated, predicted with, trained on."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -13,12 +14,16 @@ from safetensors.numpy import save_file
 from ylosia_jax import config
 from ylosia_jax.cli import main
 from ylosia_jax.compiled import compile_step
+from ylosia_jax.convert.coco import COUNT, NUMBERS
 from ylosia_jax.convert.layout import to_tensors
+from ylosia_jax.convert.onestage import RETINANET
 from ylosia_jax.convert.ylosia import YLOSIA
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.runs import restore_average
+from ylosia_jax.systems.retinanet import retinanet
 from ylosia_jax.train.log import read_rows
 from ylosia_jax.train.sharding import make_mesh
+from ylosia_jax.types import UserError
 from ylosia_jax.weights import class_leaves, import_weights
 
 TINY = Path(__file__).parent / "tiny.py"
@@ -216,6 +221,29 @@ def test_a_backbone_alone(tensors, variables, tmp_path, capsys):
     save_file({**body, "model.2.m.5.cv1.conv.weight": np.zeros(1, np.float32)}, file)
     assert run_import(file, tmp_path / "other", "--only", "backbone") == 2
     assert "1 left over: model.2.m.5.cv1.conv.weight" in capsys.readouterr().err
+
+
+@pytest.mark.slow
+def test_answers_for_coco_s_numbers_are_cut_to_its_categories(tmp_path):
+    experiment = config.load("configs/retinanet_resnet50_fpn_coco.py")
+    experiment = dataclasses.replace(experiment, network=retinanet(80, depth=18, norm="frozen")[0])
+    published, _ = retinanet(COUNT, depth=18, norm="frozen")
+    image = jnp.zeros((1, 64, 64, 3))
+    form = jax.eval_shape(lambda key: published.init(key, image, train=False), jax.random.key(0))
+    filled = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), form)
+    bias = np.arange(9 * COUNT, dtype=np.float32)
+    filled["params"]["heads_box"]["class_out"]["bias"] = bias
+    save_file(to_tensors(filled, RETINANET), tmp_path / "a.safetensors")
+    taken = import_weights(tmp_path / "a.safetensors", experiment, tmp_path / "run")
+    assert taken.notes == ("answers for 91 numbers were cut to those for COCO's 80 categories",)
+    assert not taken.fresh
+    kept = jax.device_get(restore_average(experiment, tmp_path / "run", make_mesh()))
+    found = kept["params"]["heads_box"]["class_out"]["bias"]
+    np.testing.assert_array_equal(found, bias.reshape(9, COUNT)[:, NUMBERS].reshape(-1))
+    # Other classes than COCO's are other classes, however many there are.
+    data = dataclasses.replace(experiment.data, classes=tuple(map(str, range(80))))
+    with pytest.raises(UserError, match=r"cls_logits.weight is \[819, .*--num-classes 80 starts the layers"):
+        import_weights(tmp_path / "a.safetensors", dataclasses.replace(experiment, data=data), tmp_path / "other")
 
 
 @pytest.mark.slow
