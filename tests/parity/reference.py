@@ -106,7 +106,7 @@ def quick_roi_align(
             maps[image : image + 1], grid.reshape(1, -1, shape[2], 2), padding_mode="border", align_corners=True
         )
         found = found[0].unflatten(1, shape[:2]).transpose(0, 1) * (high[:, :, None] * wide[:, None])[:, None]
-        result = result.index_put((own,), torch.nn.functional.avg_pool2d(found, (down, across)))
+        result = result.index_put((own,), torch.nn.functional.avg_pool2d(found, (down, across)).to(result.dtype))
     return result
 
 

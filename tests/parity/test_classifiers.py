@@ -133,7 +133,9 @@ FULL = {
     "resnet(50)": full("resnet50", lambda: systems.resnet(50, CLASSES), layouts.RESNET_CLASSIFIER),
     "resnet(101)": full("resnet101", lambda: systems.resnet(101, CLASSES), layouts.RESNET_CLASSIFIER),
     "densenet121": full("densenet121", lambda: systems.densenet121(CLASSES), layouts.densenet()),
-    "mobilenet_v2": full("mobilenet_v2", lambda: systems.mobilenet_v2(CLASSES, dropout=0.0), layouts.mobilenet_v2()),
+    "mobilenet_v2": full(
+        "mobilenet_v2", lambda: systems.mobilenet_v2(CLASSES, dropout=0.0), layouts.mobilenet_v2(), 1e-4
+    ),
 }
 # It cannot be made shorter, and takes long to compile: here forward alone.
 SMALL["googlenet (forward)"] = dataclasses.replace(FULL["googlenet"], size=(64, 80), learns=False)

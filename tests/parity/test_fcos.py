@@ -42,4 +42,4 @@ def test_equals_torchvision_with_a_small_body():
 @pytest.mark.full
 def test_equals_torchvision():
     with exact():
-        compare(pair([3, 4, 6, 3], (256, 320), small=False), lr=1e-4, small=False)
+        compare(pair([3, 4, 6, 3], (256, 320), small=False), lr=1e-5, small=False)

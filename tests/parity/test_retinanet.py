@@ -55,4 +55,4 @@ def test_equals_torchvision_with_a_small_body(version):
 @pytest.mark.parametrize("version", [1, 2])
 def test_equals_torchvision(version):
     with exact():
-        compare(pair(version, [3, 4, 6, 3], (256, 320), small=False), lr=1e-4, small=False)
+        compare(pair(version, [3, 4, 6, 3], (256, 320), small=False), lr=1e-5, small=False)

@@ -59,4 +59,4 @@ def test_equals_torchvision_with_a_small_body():
 @pytest.mark.full
 def test_equals_torchvision():
     with exact():
-        compare(pair((2, 2, 3, 3, 3), "ssd300"), lr=1e-4, small=False)
+        compare(pair((2, 2, 3, 3, 3), "ssd300"), lr=1e-5, small=False)
