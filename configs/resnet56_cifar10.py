@@ -1,47 +1,21 @@
-"""ResNet-56 on CIFAR-10, by the recipe of its paper (arXiv:1512.03385, section 4.2): batch 128, 182 epochs.
+"""ResNet-56 on CIFAR-10: `resnet20_cifar10.py` with three times as many blocks (arXiv:1512.03385, section 4.2).
 
-Not trained yet: the weights that are published for it have top1 of 0.936 on the test split. The set's pictures lie in
-folders by class, train/airplane/ to test/truck/.
+Not trained yet: the weights that are published for it have top1 of 0.936 on the test split.
 
     ylosia data import folders PATH/TO/cifar10 --name cifar10
     ylosia weights import resnet56.th --config configs/resnet56_cifar10.py --workdir runs/resnet56_published
     ylosia train configs/resnet56_cifar10.py --workdir runs/resnet56_cifar10
 """
 
-from ylosia_jax.data.augment import Augment
-from ylosia_jax.data.datasets import Imported
-from ylosia_jax.experiment import Data, Experiment
-from ylosia_jax.systems.classifiers import resnet_cifar
-from ylosia_jax.train.loop import Train
-from ylosia_jax.train.optim import Optim
+import dataclasses
+from pathlib import Path
 
-CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
+from ylosia_jax import config
+from ylosia_jax.experiment import Experiment
+from ylosia_jax.systems.classifiers import resnet_cifar
 
 
 def get_config() -> Experiment:
-    network, tasks = resnet_cifar(56, num_classes=len(CLASSES))
-    return Experiment(
-        network=network,
-        tasks=tasks,
-        data=Data(
-            train=Imported("cifar10", split="train"),
-            valid=Imported("cifar10", split="test"),
-            classes=CLASSES,
-            image_size=32,
-            batch_size=128,
-            max_objects=1,
-            cache=0.5,
-        ),
-        # Four pixels either way, as a crop of a picture with a rim of four.
-        augment=Augment(flip=0.5, translate=0.125),
-        optim=Optim(
-            optimizer="plain_sgd",
-            lr=0.1,
-            weight_decay=1e-4,
-            warmup_steps=400,
-            schedule="step",
-            milestones=(0.5, 0.75),
-            clip=0.0,
-        ),
-        train=Train(epochs=182, evaluate_every=20, best_metric="classification/top1"),
-    )
+    experiment = config.load(Path(__file__).with_name("resnet20_cifar10.py"))
+    network, _ = resnet_cifar(56, num_classes=len(experiment.data.classes))
+    return dataclasses.replace(experiment, network=network)

@@ -14,7 +14,7 @@ from safetensors.numpy import save_file
 from ylosia_jax import config
 from ylosia_jax.cli import main
 from ylosia_jax.compiled import compile_step
-from ylosia_jax.convert.coco import COUNT, NUMBERS
+from ylosia_jax.convert.coco import NUMBERS, OUTPUTS
 from ylosia_jax.convert.layout import to_tensors
 from ylosia_jax.convert.onestage import RETINANET
 from ylosia_jax.convert.ylosia import YLOSIA
@@ -227,11 +227,11 @@ def test_a_backbone_alone(tensors, variables, tmp_path, capsys):
 def test_answers_for_coco_s_numbers_are_cut_to_its_categories(tmp_path):
     experiment = config.load("configs/retinanet_resnet50_fpn_coco.py")
     experiment = dataclasses.replace(experiment, network=retinanet(80, depth=18, norm="frozen")[0])
-    published, _ = retinanet(COUNT, depth=18, norm="frozen")
+    published, _ = retinanet(OUTPUTS, depth=18, norm="frozen")
     image = jnp.zeros((1, 64, 64, 3))
     form = jax.eval_shape(lambda key: published.init(key, image, train=False), jax.random.key(0))
     filled = jax.tree.map(lambda leaf: np.ones(leaf.shape, np.float32), form)
-    bias = np.arange(9 * COUNT, dtype=np.float32)
+    bias = np.arange(9 * OUTPUTS, dtype=np.float32)
     filled["params"]["heads_box"]["class_out"]["bias"] = bias
     save_file(to_tensors(filled, RETINANET), tmp_path / "a.safetensors")
     taken = import_weights(tmp_path / "a.safetensors", experiment, tmp_path / "run")
@@ -239,7 +239,7 @@ def test_answers_for_coco_s_numbers_are_cut_to_its_categories(tmp_path):
     assert not taken.fresh
     kept = jax.device_get(restore_average(experiment, tmp_path / "run", make_mesh()))
     found = kept["params"]["heads_box"]["class_out"]["bias"]
-    np.testing.assert_array_equal(found, bias.reshape(9, COUNT)[:, NUMBERS].reshape(-1))
+    np.testing.assert_array_equal(found, bias.reshape(9, OUTPUTS)[:, NUMBERS].reshape(-1))
     # Other classes than COCO's are other classes, however many there are.
     data = dataclasses.replace(experiment.data, classes=tuple(map(str, range(80))))
     with pytest.raises(UserError, match=r"cls_logits.weight is \[819, .*--num-classes 80 starts the layers"):

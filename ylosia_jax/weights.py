@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from ylosia_jax import config as configs
-from ylosia_jax.convert.coco import COUNT, cut_to_categories
+from ylosia_jax.convert.coco import OUTPUTS, cut_to_categories
 from ylosia_jax.convert.files import read
 from ylosia_jax.convert.layout import path_of, to_variables
 from ylosia_jax.convert.layouts import choose
@@ -100,7 +100,7 @@ def import_weights(
     if num_classes is None and experiment.data.classes == THINGS:
         cut = cut_to_categories(arrays, chosen.per_class)
         if cut is not None:
-            notes = (*notes, f"answers for {COUNT} numbers were cut to those for COCO's {len(THINGS)} categories")
+            notes = (*notes, f"answers for {OUTPUTS} numbers were cut to those for COCO's {len(THINGS)} categories")
             arrays = cut
     convert = dict[str, Any](renewed=frozenset(renewed), partial=only is not None)
     try:

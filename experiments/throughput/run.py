@@ -7,7 +7,6 @@ import argparse
 import csv
 import io
 import json
-import os
 import shlex
 import statistics
 import subprocess
@@ -25,7 +24,7 @@ HERE = Path(__file__).parent
 def turn(side: str, system: str, sizes: list[str]) -> dict[str, Any]:
     """A process of its own, that leaves the device's memory to the other side."""
     command = [sys.executable, str(HERE / "turn.py"), side, system, *sizes]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ})
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         sys.exit(f"{shlex.join(command)} failed:\n{done.stderr[-3000:]}")
     return json.loads(done.stdout.splitlines()[-1])

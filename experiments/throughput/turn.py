@@ -46,7 +46,6 @@ def ellipses(height: int, width: int) -> tuple[np.ndarray, np.ndarray, np.ndarra
 def ours(system: str, batch: int, height: int, width: int) -> Turn:
     """The config's own step, on the canvas that the pictures fit."""
     import jax
-    import jax.numpy as jnp
 
     from ylosia_jax import config
     from ylosia_jax.compiled import compile_step
@@ -87,12 +86,12 @@ def ours(system: str, batch: int, height: int, width: int) -> Turn:
         ),
         instances=instances if masks else None,
     )
-    placed = place_batch(mesh, jax.tree.map(np.asarray, seen))
+    placed = place_batch(mesh, seen)
     held = [compiled.init()]
 
     def step() -> float:
         held[0], metrics = compiled.step(held[0], placed)
-        return float(jnp.asarray(metrics["loss"]))
+        return float(metrics["loss"])
 
     return jax.devices()[0].device_kind, step
 

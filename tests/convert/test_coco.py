@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from ylosia_jax.convert.coco import COUNT, NUMBERS, cut_to_categories
+from ylosia_jax.convert.coco import NUMBERS, OUTPUTS, cut_to_categories
 from ylosia_jax.convert.layout import PerClass
 from ylosia_jax.data.coco_classes import THINGS
 
@@ -29,13 +29,13 @@ def test_the_numbers_are_those_of_the_categories():
 
 
 def test_rows_of_what_is_no_category_go():
-    number = np.arange(COUNT, dtype=np.float32)
+    number = np.arange(OUTPUTS, dtype=np.float32)
     tensors = {
         "score.bias": number,
         "delta.weight": np.stack([10 * number + i for i in range(4)], axis=1).reshape(-1, 1),
         # Two anchors, without a background.
         "dense.bias": np.concatenate([number, 1000 + number]),
-        "body.weight": np.ones((COUNT, 2), np.float32),
+        "body.weight": np.ones((OUTPUTS, 2), np.float32),
     }
     kinds = PerClass(r"score\..*"), PerClass(r"delta\..*", rows=4), PerClass(r"dense\..*", background=False)
     found = cut_to_categories(tensors, kinds)

@@ -41,7 +41,7 @@ def cases(seed):
     rng = np.random.default_rng(seed)
     boxes = random_boxes(rng, CASES, ROWS)
     boxes[..., 2:] = np.maximum(boxes[..., 2:], boxes[..., :2] + 1)
-    boxes = flatten(boxes, rng)
+    boxes = flatten(boxes, np.random.default_rng(seed))
     counts = rng.integers(1, ROWS + 1, CASES)
     counts[::10] = 0
     return boxes, np.arange(ROWS) < counts[:, None], rng
@@ -146,9 +146,8 @@ def test_deltas_equal_the_coder(weights):
         assert np.isfinite(ours).all()
         sides = np.isfinite(theirs)
         assert sides.all() or (name == "encode" and (ours[~sides] < -10).all())
-        # A corner is a sum: it is as exact as the largest number of its box.
-        scale = np.maximum(np.where(sides, np.abs(theirs), 1).max(axis=1, keepdims=True), 1)
-        record("box coder", name, (np.abs(ours - np.where(sides, theirs, ours)) / scale).max(), bound)
+        ours, theirs = ours[sides], theirs[sides]
+        record("box coder", name, (np.abs(ours - theirs) / np.maximum(np.abs(theirs), 1)).max(), bound)
 
 
 def test_anchors_equal_the_generator():
@@ -271,19 +270,23 @@ def test_hard_negatives_equal_ssd():
     tv = torchvision()
     rng = np.random.default_rng(9)
     logits = rng.normal(0, 3, (CASES, 60, 4)).astype(np.float32)
-    positive = rng.uniform(size=(CASES, 60)) < np.linspace(0, 0.15, CASES)[:, None]
+    positive = rng.uniform(size=(CASES, 60)) < np.linspace(0, 0.2, CASES)[:, None]
     labels = np.where(positive, rng.integers(1, 4, positive.shape), 0)
     entropy = torch.nn.functional.cross_entropy
     flat = torch.from_numpy(logits.reshape(-1, 4)), torch.from_numpy(labels.reshape(-1))
     loss = numpy(entropy(*flat, reduction="none")).reshape(CASES, 60)
     ours = jax.jit(jax.vmap(lambda x, kind: hardest_background(x, kind, ratio=3.0)))(loss, positive.astype(int))
-    assert not (np.asarray(ours) & positive).any()
+    # As SSD's loss sorts them: by falling loss, the positives last.
+    negative = torch.from_numpy(np.where(positive, -np.inf, loss))
+    rank = negative.sort(1, descending=True)[1].sort(1)[1]
+    theirs = numpy(rank < 3 * torch.from_numpy(positive).sum(1, keepdim=True)) & ~positive
+    record("hard negatives", "different choices", float((theirs != ours).sum()), 0)
 
     class Self:
         box_coder, neg_to_pos_ratio = tv.models.detection._utils.BoxCoder((10.0, 10.0, 5.0, 5.0)), 3
 
     boxes, worst = torch.tensor([[0.0, 0.0, 8.0, 8.0]]), 0.0
-    for i in range(CASES):
+    for i in np.flatnonzero(4 * positive.sum(axis=1) <= 60):  # with fewer negatives it counts positives twice
         # An object a class, and each positive is matched to that of its class.
         target = {"boxes": boxes.repeat(3, 1), "labels": torch.tensor([1, 2, 3])}
         outputs = {"cls_logits": torch.from_numpy(logits[i : i + 1]), "bbox_regression": torch.zeros(1, 60, 4)}

@@ -1,7 +1,7 @@
 """What torchvision calls the parts of its classifiers; and what the published ResNets for CIFAR-10 do.
 
 A classifier's head stands under `heads_classification/`. R-CNN and Fast R-CNN begin with all of a classifier but its
-last layer: their heads' dense layers have names here, too.
+last layer: what they share with it is named, too.
 """
 
 from ylosia_jax.convert.layout import Layout, within
@@ -9,29 +9,30 @@ from ylosia_jax.convert.resnet import RESNET
 from ylosia_jax.convert.vgg import vgg
 
 _HEAD = "heads_classification/"
-_CROPS = "heads_box/backbone/"  # of R-CNN
-_VGG_HEAD = (
-    *((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 0), (2, 3), (3, 6))),
-    *((f"heads_box/{name}", f"classifier.{place}") for name, place in (("fc6", 0), ("fc7", 3), ("logits", 6))),
-)
 
-ALEXNET = Layout(
-    "alexnet",
-    (
-        *(
-            (f"{prefix}conv{i}", f"features.{place}")
-            for prefix in ("backbone/", _CROPS)
-            for i, place in enumerate((0, 3, 6, 8, 10), start=1)
-        ),
-        *((f"{_HEAD}fc{i}", f"classifier.{place}") for i, place in ((1, 1), (2, 4), (3, 6))),
-        *((f"heads_box/{name}", f"classifier.{place}") for name, place in (("fc_0", 1), ("fc_1", 4), ("logits", 6))),
-    ),
-)
-VGG16 = Layout("vgg16", (*within("backbone/", "", vgg()), *_VGG_HEAD))
-VGG16_BN = Layout("vgg16_bn", (*within("backbone/", "", vgg(batch_norm=True)), *_VGG_HEAD))
-RESNET_CLASSIFIER = Layout(
-    "resnet_classifier", (*within("backbone/", "", RESNET), *within(_CROPS, "", RESNET), (f"{_HEAD}fc", "fc"))
-)
+Rules = tuple[tuple[str, str], ...]
+
+
+def _body(rules: Rules) -> Rules:
+    """Of a classifier's body, which in R-CNN is a part of the head."""
+    return (*within("backbone/", "", rules), *within("heads_box/backbone/", "", rules))
+
+
+def _dense(first: int, second: int, last: int) -> Rules:
+    """Of three dense layers, by their places in `classifier`. R-CNN and Fast R-CNN take the first two of them."""
+    ours = {
+        first: (f"{_HEAD}fc1", "heads_box/fc_0", "heads_box/fc6"),
+        second: (f"{_HEAD}fc2", "heads_box/fc_1", "heads_box/fc7"),
+        last: (f"{_HEAD}fc3", "heads_box/logits"),
+    }
+    return tuple((name, f"classifier.{place}") for place, names in ours.items() for name in names)
+
+
+_ALEXNET = tuple((f"conv{i}", f"features.{place}") for i, place in enumerate((0, 3, 6, 8, 10), start=1))
+ALEXNET = Layout("alexnet", (*_body(_ALEXNET), *_dense(1, 4, 6)))
+VGG16 = Layout("vgg16", (*_body(vgg()), *_dense(0, 3, 6)))
+VGG16_BN = Layout("vgg16_bn", (*_body(vgg(batch_norm=True)), *_dense(0, 3, 6)))
+RESNET_CLASSIFIER = Layout("resnet_classifier", (*_body(RESNET), (f"{_HEAD}fc", "fc")))
 
 # Without the prefix `module.` of a network that was saved from several devices, which reading takes off.
 RESNET_CIFAR = Layout("resnet_cifar", (*within("backbone/", "", RESNET), (f"{_HEAD}fc", "linear")))

@@ -12,26 +12,28 @@ import numpy as np
 
 from ylosia_jax.convert.layout import PerClass
 
-COUNT = 91
+OUTPUTS = 91
 _NOTHING = (0, 12, 26, 29, 30, 45, 66, 68, 69, 71, 83)
-NUMBERS = tuple(number for number in range(COUNT) if number not in _NOTHING)
+NUMBERS = tuple(number for number in range(OUTPUTS) if number not in _NOTHING)
 
 
 def cut_to_categories(
     tensors: Mapping[str, np.ndarray], per_class: Sequence[PerClass]
 ) -> Mapping[str, np.ndarray] | None:
-    """The tensors with rows for 80 categories, and the background where it has some; None if they are not for 91.
+    """The tensors with rows for the 80 categories, and the background where it has some; None if they are not for 91.
 
-    Tensors that no entry of `per_class` names stay as they are.
+    Args:
+      tensors: by foreign name, rows along the first axis; those that no entry of `per_class` names stay as they are.
+      per_class: see `convert.layout.PerClass`.
     """
     found: dict[str, np.ndarray] = {}
     for name, value in tensors.items():
         kind = next((kind for kind in per_class if re.fullmatch(kind.pattern, name)), None)
         if kind is None:
             continue
-        if not value.ndim or not value.size or value.shape[0] % (COUNT * kind.rows):
+        if not value.ndim or not value.size or value.shape[0] % (OUTPUTS * kind.rows):
             return None
         kept = [0, *NUMBERS] if kind.background else NUMBERS
         rest = value.shape[1:]
-        found[name] = value.reshape(-1, COUNT, kind.rows, *rest)[:, kept].reshape(-1, *rest)
+        found[name] = value.reshape(-1, OUTPUTS, kind.rows, *rest)[:, kept].reshape(-1, *rest)
     return {**tensors, **found} if found else None

@@ -145,6 +145,9 @@ def roi_pool(
     it: the first cell of a bin is rounded down, its last up, as torchvision has it. That is computed in whole numbers:
     torchvision's float32 adds a cell to the last bin where 7 bins are cut of 57 cells, and of a few other numbers.
 
+    The maxima of windows of 1, 2, 4, ... cells each way are made once an image, and a bin is the maximum of the four
+    that cover it. Equal maxima share the gradient.
+
     Args:
       size: P and Q.
       scale: cells of the map a pixel.
@@ -158,12 +161,12 @@ def roi_pool(
 
     def one(features: Array, rows: tuple[Array, Array], columns: tuple[Array, Array]) -> Array:
         table = _maxima(_maxima(features, axis=1), axis=1)  # [down, across, H, W, C]
-        corners = [
+        quarters = [
             table[down[:, :, None], across[:, None, :], y[:, :, None], x[:, None, :]]
             for down, y in _two_windows(*rows)
             for across, x in _two_windows(*columns)
         ]
-        return functools.reduce(jnp.maximum, corners)
+        return functools.reduce(jnp.maximum, quarters)
 
     best = jax.vmap(one)(features, rows, columns)
     filled = (rows[1] > rows[0])[..., :, None] & (columns[1] > columns[0])[..., None, :]

@@ -20,8 +20,8 @@ class RoiBoxHead(nn.Module):
       convs: features of 3x3 convolutions with batch norm before the dense layers (arXiv:2111.11429, section 3).
       dense: features of the dense layers.
       dropout: share of their answers that training leaves out.
-      init_std: of the weights that begin as the last layers of classes and of boxes, (0.01, 0.001) in Fast R-CNN
-        (section 2.3); None for what all dense layers here begin with.
+      init_std: standard deviations of the initial weights of the last layers, of classes and of boxes: (0.01, 0.001)
+        in Fast R-CNN (section 2.3); None for what PyTorch's dense layers begin with, as torchvision's heads do.
     """
 
     num_classes: int
