@@ -3,6 +3,7 @@
 Every image of a batch draws its randomness from (seed, epoch, index) alone, so the number of hosts and devices, the
 place in the batch and a resumed run change nothing. Scale, translation, flips and mosaic are one pair of interpolation
 matrices an image or tile: no gather. Maps of numbers (instances, classes) move by matrices with a single one in a row.
+Turns and slants alone gather, and a run without them does not have them in its program.
 
 Shape shorthand: B images, N objects (padded), H W canvas, J points of a pose, T tiles.
 """
@@ -13,9 +14,10 @@ from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int, Key, PRNGKeyArray
+from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
 from ylosia_jax.data.copy_paste import copy_paste
+from ylosia_jax.data.motion import Motion
 from ylosia_jax.data.pasted import Pasted, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
@@ -36,6 +38,8 @@ class Augment:
       translate: largest shift, as a fraction of the canvas.
       jitter: place a lone picture anywhere on its canvas, and of one that is larger show any part, instead of shifting
         it about the middle. With a scale of (0.1, 2) this is large-scale jitter (arXiv:2012.07177, section 3).
+      rotate: largest turn about the middle of the canvas, in degrees. A box becomes the upright one around its corners.
+      shear: largest slant, in degrees, along each axis.
       mosaic: probability that an image shares its canvas with the next three of the batch (YOLOv4, arXiv:2004.10934,
         section 3.3).
       close_mosaic: fraction of the run, at its end, without mosaic: the last epochs see whole pictures.
@@ -54,6 +58,8 @@ class Augment:
     scale: tuple[float, float] = (1.0, 1.0)
     translate: float = 0.0
     jitter: bool = False
+    rotate: float = 0.0
+    shear: float = 0.0
     mosaic: float = 0.0
     close_mosaic: float = 0.1
     copy_paste: float = 0.0
@@ -71,6 +77,15 @@ class Augment:
         for name in ("flip", "flip_vertical", "mosaic", "copy_paste"):
             if not 0 <= getattr(self, name) <= 1:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a probability, from 0 to 1")
+        if not 0 <= self.rotate <= 180:
+            raise ValueError(f"rotate is {self.rotate}: give degrees, from 0 to 180")
+        if not 0 <= self.shear < 45:
+            raise ValueError(f"shear is {self.shear}: give degrees, from 0 to below 45")
+
+    @property
+    def turns(self) -> bool:
+        """Whether pictures do not stay upright."""
+        return self.rotate > 0 or self.shear > 0
 
 
 def image_keys(seed: int, batch: Batch) -> Key[Array, " B"]:
@@ -173,7 +188,18 @@ def _draw(config: Augment, key: PRNGKeyArray, canvas: Array, progress: Float[Arr
         "corner": jax.random.uniform(next(keys), (2,)),
         "copy_paste": jax.random.bernoulli(next(keys), float(config.copy_paste)),
         "picks": next(keys),
+        "turn": _turn(config, jax.random.fold_in(key, 13)),
     }
+
+
+def _turn(config: Augment, key: PRNGKeyArray) -> Float[Array, "2 2"]:
+    """A slant along both axes, then a turn."""
+    angle, x, y = jax.random.uniform(key, (3,), minval=-1, maxval=1) * jnp.radians(
+        jnp.array([config.rotate, config.shear, config.shear])
+    )
+    (a, b), (c, d) = (jnp.cos(angle), -jnp.sin(angle)), (jnp.sin(angle), jnp.cos(angle))
+    x, y = jnp.tan(x), jnp.tan(y)
+    return jnp.array([[a + b * y, a * x + b], [c + d * y, c * x + d]])
 
 
 def _place(config: Augment, draw: dict[str, Array], extent: Array, canvas: Array, tile: int) -> Array:
@@ -209,38 +235,28 @@ def _paste(
     canvas = jnp.array([height, width], jnp.float32)
 
     def one(batch: Batch, draw: dict[str, Array], shown: Array) -> Pasted:
-        extent, objects, scale = batch.extent, batch.objects, draw["scale"]
-        start = _place(config, draw, extent, canvas, tile)
-        flips = draw["flip_vertical"][tile], draw["flip"][tile]
-        rows, columns = (
-            image_ops.interpolation_matrix(size, size, extent[i], scale=scale, offset=start[i], flip=flips[i])
-            for i, size in enumerate((height, width))
+        motion = Motion(
+            extent=batch.extent,
+            flips=jnp.stack([draw["flip_vertical"][tile], draw["flip"][tile]]),
+            scale=draw["scale"],
+            start=_place(config, draw, batch.extent, canvas, tile),
+            turn=draw["turn"] if config.turns else None,
+            canvas=(height, width),
         )
-        rows = rows * shown
-        cover = rows.sum(axis=1)[:, None, None] * columns.sum(axis=1)[None, :, None]
-        turned = jnp.stack([flips[1], flips[0]])
 
         def labels(numbers: Array | None) -> Array | None:
-            if numbers is None:
-                return None
-            up, along = (
-                image_ops.sampling_matrix(size, size, extent[i], scale=scale, offset=start[i], flip=flips[i])
-                for i, size in enumerate((height, width))
-            )
-            sampled = image_ops.resample(numbers.astype(jnp.float32)[..., None], up * shown, along)[..., 0]
-            return jnp.round(sampled).astype(jnp.int32)
+            return None if numbers is None else motion.labels(numbers) * shown
 
-        def move(objects: Objects) -> Objects:
-            return _move(config, objects, scale, start[::-1], turned, extent[::-1], canvas[::-1], shown, mirror)
-
-        moved, instances = move(objects), labels(batch.instances)
+        move = functools.partial(_move, config, motion, shown, mirror)
+        image, cover = motion.image(image_ops.to_float(batch.image))
+        moved, instances = move(batch.objects), labels(batch.instances)
         if instances is not None:
             # An object that has left, or that is too small to be one, has no mask either.
             kept = jnp.pad(moved.valid, (1, 0))
             instances = jnp.where(jnp.take(kept, instances), instances, 0)
         return Pasted(
-            image=image_ops.resample(image_ops.to_float(batch.image), rows, columns),
-            cover=cover,
+            image=image * shown,
+            cover=cover * shown,
             objects=moved,
             # What is not shown has nothing unknown.
             known=None if batch.known is None else batch.known | ~shown,
@@ -252,22 +268,11 @@ def _paste(
     return jax.vmap(one)(batch, draws, shown)
 
 
-def _move(
-    config: Augment,
-    objects: Objects,
-    scale: Array,
-    start: Float[Array, "2"],
-    turned: Bool[Array, "2"],
-    size: Float[Array, "2"],
-    canvas: Float[Array, "2"],
-    shown: Array,
-    mirror: Int[Array, " J"],
-) -> Objects:
-    """Mirrors, scales and shifts one image's objects, and drops those out of view; all pairs are (x, y)."""
-    low, high = objects.boxes[:, :2], objects.boxes[:, 2:]
-    low, high = jnp.where(turned, size - high, low), jnp.where(turned, size - low, high)
-    boxes = jnp.concatenate([low, high], axis=-1) * scale + jnp.tile(start, 2)
-    seen = box_ops.clip(boxes, canvas[1], canvas[0])
+def _move(config: Augment, motion: Motion, shown: Array, mirror: Int[Array, " J"], objects: Objects) -> Objects:
+    """Moves one image's objects, and drops those out of view."""
+    height, width = motion.canvas
+    boxes = motion.boxes(objects.boxes)
+    seen = box_ops.clip(boxes, height, width)
     sides = seen[:, 2:] - seen[:, :2]
     visible = box_ops.area(seen) >= config.min_visible * box_ops.area(boxes)
     valid = objects.valid & visible & (sides.min(axis=-1) >= config.min_side) & shown
@@ -275,9 +280,9 @@ def _move(
     keypoints = objects.keypoints
     if keypoints is not None:
         # A mirror exchanges left and right whichever way it stands; two mirrors are a turn, which does not.
-        swapped = jnp.where(turned[0] ^ turned[1], jnp.take(keypoints, mirror, axis=1), keypoints)
-        place = jnp.where(turned, size - swapped[..., :2], swapped[..., :2]) * scale + start
-        inside = ((place >= 0) & (place < canvas)).all(axis=-1) & valid[:, None]
+        swapped = jnp.where(motion.flips[0] ^ motion.flips[1], jnp.take(keypoints, mirror, axis=1), keypoints)
+        place = motion.points(swapped[..., :2])
+        inside = ((place >= 0) & (place < jnp.array([width, height]))).all(axis=-1) & valid[:, None]
         v = swapped[..., 2] * inside
         keypoints = jnp.concatenate([place * (v > 0)[..., None], v[..., None]], axis=-1)
     return Objects(

@@ -1,11 +1,11 @@
-"""Image geometry and colour as matrix products, which every accelerator is fast at.
+"""Image geometry and colour: as matrix products, which every accelerator is fast at, wherever they can be.
 
 Shape shorthand: H W input height and width, h w output height and width.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool, Float, Int
 
 # Rec. 601 luma, the grey that photographs are desaturated to.
 LUMA = (0.299, 0.587, 0.114)
@@ -35,12 +35,31 @@ def interpolation_matrix(
     centres = (jnp.arange(out_size) + 0.5 - offset) / scale
     inside = (centres > 0) & (centres < extent)
     # Past the outermost centres the edge pixel is repeated.
-    source = jnp.clip(jnp.where(flip, extent - centres, centres), 0.5, extent - 0.5)[:, None]
+    source = jnp.clip(jnp.where(flip, extent - centres, centres), 0.5, extent - 0.5)
+    weights = _triangles(source, in_size, extent, scale)
+    return weights * inside[:, None]
+
+
+def lowpass_matrix(size: int, extent: Float[Array, ""] | float, scale: Float[Array, ""] | float) -> Array:
+    """One axis of a blur that leaves no detail finer than a pixel will be wide, `[size, size]`.
+
+    What is shrunk by sampling it at points is to be blurred before, or fine patterns become coarse ones.
+
+    Args:
+      extent: the picture's length in pixels, at most `size`; the rest of the axis is padding, never read.
+      scale: of the shrinking to come; from 1 on nothing is blurred.
+    """
+    return _triangles(jnp.clip(jnp.arange(size) + 0.5, 0.5, extent - 0.5), size, extent, scale)
+
+
+def _triangles(
+    source: Float[Array, " out_size"], in_size: int, extent: Array | float, scale: Array | float
+) -> Float[Array, "out_size in_size"]:
+    """Weights of the pixels about each point, which sum to 1."""
     pixels = jnp.arange(in_size) + 0.5
     # Shrinking widens the triangle to the output pixel's footprint, which is what antialiasing is.
-    weights = jnp.maximum(0, 1 - jnp.abs(source - pixels) * jnp.minimum(scale, 1)) * (pixels < extent)
-    weights = weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
-    return weights * inside[:, None]
+    weights = jnp.maximum(0, 1 - jnp.abs(source[:, None] - pixels) * jnp.minimum(scale, 1)) * (pixels < extent)
+    return weights / jnp.maximum(weights.sum(axis=1, keepdims=True), 1e-6)
 
 
 def sampling_matrix(
@@ -70,6 +89,37 @@ def resample(
 ) -> Float[Array, "*B h w C"]:
     """Applies one interpolation matrix to each axis; zeros where either matrix has a zero row."""
     return jnp.einsum("...hH,...HWc,...wW->...hwc", rows, image, columns, optimize=[(0, 1), (0, 1)])
+
+
+def sample(
+    image: Float[Array, "H W C"], points: Float[Array, "h w 2"], extent: Float[Array, "2"]
+) -> Float[Array, "h w C"]:
+    """The image between its pixels, linear in both axes: for what no product of matrices does, such as a turn.
+
+    Gathers, which TPUs are slow at.
+
+    Args:
+      points: (x, y); pixel i covers [i, i + 1). Past the outermost centres the edge is repeated.
+      extent: height and width of the picture; the rest is padding, never read.
+    """
+    place = jnp.clip(points[..., ::-1], 0.5, extent - 0.5) - 0.5
+    # Of the last pixel the next has no part, and is none.
+    low = jnp.clip(jnp.floor(place), 0, jnp.maximum(extent - 2, 0))
+    part = place - low
+    (y0, x0), (y, x) = (jnp.moveaxis(pair, -1, 0) for pair in (low.astype(jnp.int32), part))
+    y1, x1 = (jnp.minimum(first + 1, size - 1) for first, size in zip((y0, x0), image.shape[:2], strict=True))
+    x, y = x[..., None], y[..., None]
+    above = image[y0, x0] * (1 - x) + image[y0, x1] * x
+    below = image[y1, x0] * (1 - x) + image[y1, x1] * x
+    return above * (1 - y) + below * y
+
+
+def sample_nearest(
+    numbers: Int[Array, "H W"], points: Float[Array, "h w 2"], extent: Float[Array, "2"]
+) -> Int[Array, "h w"]:
+    """`sample` for numbers that cannot be averaged: that of the pixel which each point lies in, or is nearest to."""
+    y, x = jnp.moveaxis(jnp.clip(jnp.floor(points[..., ::-1]), 0, extent - 1).astype(jnp.int32), -1, 0)
+    return numbers[y, x]
 
 
 def resize(image: Float[Array, "B H W C"], height: int, width: int) -> Float[Array, "B {height} {width} C"]:
