@@ -26,6 +26,8 @@ def get_config() -> Experiment:
             valid=Imported("bccd", split="val"),
             classes=CLASSES,
             image_size=300,
+            resize="bilinear",
+            stretch=True,
             batch_size=16,
             max_objects=64,
         ),

@@ -26,6 +26,8 @@ def get_config() -> Experiment:
             valid=Imported("coco", split="val"),
             classes=THINGS,
             image_size=300,
+            resize="bilinear",
+            stretch=True,
             batch_size=32,
             max_objects=100,
             threads=16,

@@ -118,20 +118,20 @@ def test_categories_are_learned_scored_predicted_and_drawn(
     run, mesh = experiment(), make_mesh(jax.devices()[:1])
     train, valid = open_source(run, run.data.train), open_source(run, run.data.valid)
     compiled = compile_step(run, mesh, STEPS)
-    batches = train_batches(train, canvas=run.canvas, batch_size=8, max_objects=1, seed=0, needs=run.needs)
+    batches = train_batches(train, canvases=run.canvases, batch_size=8, max_objects=1, seed=0, needs=run.needs)
     state = compiled.init()
     for _ in range(STEPS):
         state, _ = compiled.step(state, place_batch(mesh, next(batches)))
     assert compiled.step._cache_size() == 1
 
     predict = compile_predict(run.network, run.tasks, mesh)
-    scores = evaluate(predict, state.variables, valid, mesh, canvas=run.canvas, batch_size=8)
+    scores = evaluate(predict, state.variables, valid, mesh, canvases=run.canvases, batch_size=8)
     assert scores == {"classification": {"top1": 1.0, "top5": 1.0, "per_class": dict.fromkeys(COLOURS, 1.0)}}
     assert flat_scores(scores) == {"classification/top1": 1.0, "classification/top5": 1.0}
     _print_scores(scores)
     assert "classification: top1 1.000  top5 1.000\n  blue: top1 1.000" in capsys.readouterr().out
 
-    model = Model(jax.jit(make_predict(run.network, run.tasks)), state.variables, meaning_of(run), run.canvas)
+    model = Model(jax.jit(make_predict(run.network, run.tasks)), state.variables, meaning_of(run), run.canvases)
     result = model(pictures / "val/red/1.png")
     (name, score), *_ = result.top()
     assert name == "red"

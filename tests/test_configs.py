@@ -38,7 +38,7 @@ def test_the_full_step_has_the_form_of_its_state(path: Path) -> None:
     assert isinstance(experiment, Experiment)
     mesh = make_mesh(jax.devices()[:1])
     compiled = compile_step(experiment, mesh, 100)
-    state, metrics = jax.eval_shape(compiled.step, compiled.form, compiled.batch)
+    state, metrics = jax.eval_shape(compiled.step, compiled.form, compiled.batches[0])
     assert jax.tree.map(lambda x: (x.shape, x.dtype), state) == jax.tree.map(
         lambda x: (x.shape, x.dtype), compiled.form
     )

@@ -33,7 +33,7 @@ def test_eight_images_are_learned_by_heart() -> None:
     examples = [prepare(source[i], i, 0, experiment.canvas, experiment.data.max_objects) for i in range(8)]
     batch = place_batch(mesh, stack(examples))
     # Two hundred steps are worth LLVM's optimisations.
-    run = compiled.step.lower(compiled.form, compiled.batch).compile(compiler_options=OPTIMISED)
+    run = compiled.step.lower(compiled.form, compiled.batches[0]).compile(compiler_options=OPTIMISED)
     state = compiled.init()
     losses = np.zeros(STEPS)
     for step in range(STEPS):
@@ -41,5 +41,5 @@ def test_eight_images_are_learned_by_heart() -> None:
         losses[step] = metrics["loss"]
     assert losses[-1] < losses[0] / 60
     predict = compile_predict(network, tasks, mesh)
-    scores = evaluate(predict, state.average, source, mesh, canvas=experiment.canvas, batch_size=8)
+    scores = evaluate(predict, state.average, source, mesh, canvases=experiment.canvases, batch_size=8)
     assert scores["box"]["AP50"] >= 0.99

@@ -26,13 +26,13 @@ class Compiled:
     Attributes:
       step: jitted `(state, batch) -> (state, metrics)`; the state is donated.
       form: shapes and shardings of the state.
-      batch: those of a global batch.
+      batches: those of a global batch on each canvas.
       init: jitted, makes the first state in place.
     """
 
     step: Any
     form: Any
-    batch: Batch
+    batches: tuple[Batch, ...]
     init: Callable[[], State]
 
 
@@ -67,17 +67,19 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
     jitted = jax.jit(
         step, in_shardings=(shardings, batch_sharding(mesh)), out_shardings=(shardings, None), donate_argnums=0
     )
-    form, batch = abstract(form, shardings), batch_form(experiment, mesh)
+    form = abstract(form, shardings)
+    batches = tuple(batch_form(experiment, mesh, canvas) for canvas in experiment.canvases)
     with _misfits():
-        jitted.trace(form, batch)  # kept: the first call does not trace again
+        for batch in batches:
+            jitted.trace(form, batch)  # kept: the first call does not trace again
     # Random bits of sixty shapes take XLA's CPU backend 20 s to optimise, and a moment to compute as they are.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
     make = jax.jit(init, out_shardings=shardings, compiler_options=options)
-    return Compiled(step=jitted, form=form, batch=batch, init=make)
+    return Compiled(step=jitted, form=form, batches=batches, init=make)
 
 
-def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
-    """Shapes and shardings of a global training batch."""
+def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh, canvas: tuple[int, int]) -> Batch:
+    """Shapes and shardings of a global training batch on a canvas."""
     batch, rows, needs = experiment.data.batch_size, experiment.data.max_objects, experiment.needs
 
     def form(*shape: int, dtype: Any = jnp.float32) -> Any:
@@ -89,10 +91,10 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
         valid=form(count, dtype=jnp.bool_),
         index=form(count, dtype=jnp.int32),
         kind=form(count, dtype=jnp.int32),
-        canvas=experiment.canvas,
+        canvas=canvas,
     )
     return Batch(
-        image=form(*experiment.canvas, 3, dtype=jnp.uint8),
+        image=form(*canvas, 3, dtype=jnp.uint8),
         extent=form(2),
         size=form(2),
         index=form(dtype=jnp.int32),
@@ -107,8 +109,8 @@ def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh) -> Batch:
         ),
         known=form(needs.classes, dtype=jnp.bool_) if needs.classes else None,
         source=form(needs.sources, dtype=jnp.bool_) if needs.sources else None,
-        instances=form(*experiment.canvas, dtype=jnp.uint8) if needs.masks else None,
-        semantic=form(*experiment.canvas, dtype=jnp.uint8) if needs.semantic else None,
+        instances=form(*canvas, dtype=jnp.uint8) if needs.masks else None,
+        semantic=form(*canvas, dtype=jnp.uint8) if needs.semantic else None,
         category=form(dtype=jnp.int32) if needs.categories else None,
         regions=regions if needs.regions else None,
     )

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import operator
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, Protocol
 
@@ -160,7 +161,7 @@ def evaluate(
     source: Source,
     mesh: Mesh,
     *,
-    canvas: tuple[int, int],
+    canvases: Sequence[tuple[int, int]],
     batch_size: int,
     style: Style = PLAIN,
     watch: Watch | None = None,
@@ -172,6 +173,7 @@ def evaluate(
 
     Args:
       predict: from `compile_predict`, over the same mesh.
+      canvases: (height, width) of each; an image is shown on the one that it is largest on.
       batch_size: of the global batch, over all hosts.
       style: how pictures are drawn on the canvas, as in training.
       watch: is shown what this host finds, image by image.
@@ -179,21 +181,22 @@ def evaluate(
     """
     hosts: dict[str, Any] = {"process": jax.process_index(), "processes": jax.process_count()}
     things, classes = len(source.classes), len(source.classes) + len(source.stuff)
-    records: list[Record] = []
-    shown: dict[str, Any] = {"canvas": canvas, "batch_size": batch_size, "style": style, "regions": regions}
+    records: list[tuple[int, Record]] = []
+    shown: dict[str, Any] = {"canvases": canvases, "batch_size": batch_size, "style": style, "regions": regions}
     for batch, examples in eval_batches(source, **shown, **hosts):
         # Of a class that an image has no labels for nobody can say whether it is there: it is not asked for.
         known = np.ones((len(batch.image), things), bool)
         for row, example in enumerate(examples):
             known[row] = True if example.known is None else example.known
         found = predict(variables, *place_batch(mesh, (batch.image, known, batch.regions)))
-        local = jax.tree.map(local_rows, found)
+        local, canvas = jax.tree.map(local_rows, found), (batch.image.shape[1], batch.image.shape[2])
         for row, example in enumerate(examples):
             answer = unpad(local, row, letterbox_of(batch, row, style), canvas)
             if watch is not None:
                 watch(int(batch.index[row]), example, answer)
-            records.append(record_of(example, answer, things, classes))
-    return metrics(_gather(records), source)
+            records.append((int(batch.index[row]), record_of(example, answer, things, classes)))
+    # In the order of the split, whichever canvas they were on: of equal scores the first counts first.
+    return metrics(_gather([record for _, record in sorted(records, key=operator.itemgetter(0))]), source)
 
 
 def metrics(found: Sequence[Record], source: Source) -> dict[str, Any]:

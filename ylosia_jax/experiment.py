@@ -27,7 +27,10 @@ class Data:
       stuff: names of the other semantic classes; the data must agree.
       skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
+      buckets: (height, width) of further canvases, such as the first one turned; each image takes the one that shows it
+        largest, and each is compiled once.
       resize: how a picture gets its size on the canvas, see `pipeline.Resize`.
+      stretch: whether pictures fill their canvas, as in the papers of SSD and the first YOLO, or keep their shape.
       fill: value, from 0 to 255, of the grey where no picture is, on the canvas as it is and as augmentation moves it.
       batch_size: images a step, over all devices of all hosts.
       max_objects: rows of truth an image is padded to.
@@ -42,7 +45,9 @@ class Data:
     stuff: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
+    buckets: tuple[tuple[int, int], ...] = ()
     resize: Resize = "area"
+    stretch: bool = False
     fill: int = FILL
     batch_size: int = 16
     max_objects: int = 100
@@ -62,7 +67,7 @@ class Data:
     @property
     def style(self) -> Style:
         """How pictures are drawn on the canvas."""
-        return Style(self.resize, self.fill)
+        return Style(self.resize, self.fill, self.stretch)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -88,12 +93,12 @@ class Experiment:
     def __post_init__(self) -> None:
         # Levels that are enlarged and added must fit each other; a network that does nothing of that sort says so.
         divisor: int = getattr(self.network, "divisor", 32)
-        for side in self.canvas:
-            if side < 32 or side % divisor:
-                near = max(round(side / divisor), -(-32 // divisor)) * divisor
-                raise ValueError(
-                    f"data.image_size is {self.data.image_size}: give multiples of {divisor}, such as {near}"
-                )
+        for name, value in (("image_size", self.canvas), *(("buckets", canvas) for canvas in self.data.buckets)):
+            for side in value:
+                if side < 32 or side % divisor:
+                    near = max(round(side / divisor), -(-32 // divisor)) * divisor
+                    told = getattr(self.data, name)
+                    raise ValueError(f"data.{name} is {told}: give multiples of {divisor}, such as {near}")
         if self.augment.copy_paste and not self.needs.masks:
             raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
         for name in ("mosaic", "copy_paste"):
@@ -119,8 +124,13 @@ class Experiment:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """(height, width) of the network's input."""
+        """(height, width) of the network's input; of several, the first."""
         return canvas_of(self.data.image_size)
+
+    @property
+    def canvases(self) -> tuple[tuple[int, int], ...]:
+        """All of them."""
+        return (self.canvas, *self.data.buckets)
 
     @property
     def labels(self) -> frozenset[Label]:

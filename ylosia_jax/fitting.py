@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ylosia_jax.data.pipeline import prepare, stack
+from ylosia_jax.data.pipeline import buckets_of, prepare, stack
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.ops.image import to_float
 from ylosia_jax.train.questions import selection
@@ -75,13 +75,17 @@ def _fit(experiment: Experiment, state: State, source: Source, name: str, task: 
 
 
 def _batches(experiment: Experiment, source: Source) -> Iterator[Batch]:
-    rows, canvas, most = experiment.data.batch_size, experiment.canvas, experiment.data.max_objects
-    for first in range(0, len(source), rows):
-        last = min(first + rows, len(source))
-        places, needs, style = range(first, last), experiment.needs, experiment.data.style
-        items = [prepare(source[i], i, 0, canvas, most, needs, style) for i in places]
-        blank = jax.tree.map(np.zeros_like, items[0])
-        yield stack(items + [blank] * (rows - len(items)))
+    rows, most, needs, style = (
+        experiment.data.batch_size,
+        experiment.data.max_objects,
+        experiment.needs,
+        experiment.data.style,
+    )
+    for canvas, places in zip(experiment.canvases, buckets_of(source, experiment.canvases), strict=True):
+        for first in range(0, len(places), rows):
+            items = [prepare(source[i], i, 0, canvas, most, needs, style) for i in places[first : first + rows]]
+            blank = jax.tree.map(np.zeros_like, items[0])
+            yield stack(items + [blank] * (rows - len(items)))
 
 
 def _with_objects(regions: Rois, objects: Objects) -> Rois:

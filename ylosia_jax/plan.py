@@ -35,7 +35,8 @@ def make_plan(experiment: Experiment, topology: str) -> dict[str, Any]:
       topology: chip and shape, `v5e:16x16`.
 
     Returns:
-      What `ylosia plan --json` writes: memory and bytes in bytes, times in seconds, FLOPs and bytes moved an image.
+      What `ylosia plan --json` writes: memory and bytes in bytes, times in seconds, FLOPs and bytes moved an image. Of
+      several canvases, those of the one that needs most memory.
 
     Raises:
       UserError: if the slice is unknown, `libtpu` is missing, or the step does not fit (says by how much).
@@ -46,17 +47,15 @@ def make_plan(experiment: Experiment, topology: str) -> dict[str, Any]:
     compiled = compile_step(experiment, mesh, 1000)
     started = time.perf_counter()
     try:
-        program = compiled.step.lower(compiled.form, compiled.batch).compile()
+        programs = [compiled.step.lower(compiled.form, batch).compile() for batch in compiled.batches]
     except jax.errors.JaxRuntimeError as error:
         raise UserError(f"{topology}: the step cannot be compiled: {_reason(error)}") from error
     took = time.perf_counter() - started
 
     flops_peak, bandwidth, limit = CHIPS[chip]
-    memory = program.memory_analysis()
-    # Donated arguments become outputs in place: they count once.
-    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
-    used += memory.output_size_in_bytes - memory.alias_size_in_bytes
-    cost = program.cost_analysis()
+    # Of several canvases, the one whose step is largest.
+    program = max(programs, key=_memory)
+    used, cost = _memory(program), program.cost_analysis()
     per_chip = experiment.data.batch_size / mesh.size
     roofline = max(cost["flops"] / flops_peak, cost["bytes accessed"] / bandwidth)
     return {
@@ -122,6 +121,14 @@ def _devices(topology: str) -> tuple[str, Any]:
             f"{topology}: no TPU compiler for it here ({_reason(error)}): pip install 'ylosia-jax[tpu]', "
             "and name a shape that the chip comes in"
         ) from error
+
+
+def _memory(program: Any) -> int:
+    """Bytes that a chip needs to run a program."""
+    memory = program.memory_analysis()
+    # Donated arguments become outputs in place: they count once.
+    used = memory.argument_size_in_bytes + memory.temp_size_in_bytes + memory.generated_code_size_in_bytes
+    return used + memory.output_size_in_bytes - memory.alias_size_in_bytes
 
 
 def _size(shape: str) -> int:

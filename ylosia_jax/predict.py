@@ -16,7 +16,7 @@ from ylosia_jax import config as configs
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode_whole, verify
-from ylosia_jax.data.pipeline import PLAIN, Needs, Style, prepare
+from ylosia_jax.data.pipeline import PLAIN, Needs, Style, bucket_of, prepare
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
@@ -204,7 +204,7 @@ class Model:
 
     Attributes:
       apply: compiled `(variables, image, known, regions) -> {head: answer}`.
-      canvas: (height, width) of the network's input.
+      canvases: (height, width) of the network's inputs; an image is shown on the one that it is largest on.
       style: how images are drawn on it.
       regions: how regions are found for a network that does not propose its own.
     """
@@ -212,14 +212,14 @@ class Model:
     apply: Callable[..., dict[str, Any]]
     variables: Any
     meaning: Labels
-    canvas: tuple[int, int]
+    canvases: tuple[tuple[int, int], ...]
     style: Style = PLAIN
     regions: SelectiveSearch | None = None
 
     def __call__(self, images: Image | Sequence[Image]) -> Any:
         """Predicts one image (a path or a uint8 RGB array) to a `Result`, or a list of them to a list.
 
-        Images of any size; they go through the network one by one, so one program serves all.
+        Images of any size; they go through the network one by one, so one program a canvas serves all.
         """
         if isinstance(images, np.ndarray | str | Path):
             return self._one(images)
@@ -239,10 +239,11 @@ class Model:
             crowd=nothing.astype(bool),
             area=nothing.astype(np.float32),
         )
-        ready = prepare(example, 0, 0, self.canvas, 1, Needs(regions=self.regions), self.style)
+        canvas = self.canvases[bucket_of((pixels.shape[0], pixels.shape[1]), self.canvases)]
+        ready = prepare(example, 0, 0, canvas, 1, Needs(regions=self.regions), self.style)
         batch = jax.tree.map(lambda x: np.asarray(x)[None], ready)
         found = jax.device_get(self.apply(self.variables, batch.image, None, batch.regions))
-        return result_of(example, unpad(found, 0, letterbox_of(batch, 0, self.style), self.canvas), self.meaning)
+        return result_of(example, unpad(found, 0, letterbox_of(batch, 0, self.style), canvas), self.meaning)
 
 
 def result_of(example: Example, answer: ImageAnswer, meaning: Labels) -> Result:
@@ -340,7 +341,7 @@ def load(workdir: str | Path, checkpoint: str = "best") -> Model:
     predict = make_predict(experiment.network, experiment.tasks, experiment.train.precision)
     variables = restore_average(experiment, Path(workdir), make_mesh(jax.local_devices()[:1]), checkpoint)
     data = experiment.data
-    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvas, data.style, data.regions)
+    return Model(jax.jit(predict), variables, meaning_of(experiment), experiment.canvases, data.style, data.regions)
 
 
 def meaning_of(experiment: Experiment) -> Labels:

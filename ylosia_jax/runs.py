@@ -58,7 +58,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
 
     batches = train_batches(
         train_source,
-        canvas=experiment.canvas,
+        canvases=experiment.canvases,
         batch_size=batch_size,
         max_objects=experiment.data.max_objects,
         seed=experiment.seed,
@@ -74,7 +74,7 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
     result: dict[str, Any] = {}
 
     def score(state: State) -> dict[str, float]:
-        options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size, "watch": watch}
+        options: dict[str, Any] = {"canvases": experiment.canvases, "batch_size": batch_size, "watch": watch}
         options |= {"style": experiment.data.style, "regions": experiment.data.regions}
         result.update(evaluate(predict, state.average, valid_source, mesh, **options))
         return flat_scores(result)
@@ -163,7 +163,7 @@ def evaluate_run(
     variables = restore_average(experiment, workdir, mesh, checkpoint)
     batch_size = -(-experiment.data.batch_size // mesh.size) * mesh.size
     predict = compile_predict(experiment.network, experiment.tasks, mesh, experiment.train.precision)
-    options: dict[str, Any] = {"canvas": experiment.canvas, "batch_size": batch_size}
+    options: dict[str, Any] = {"canvases": experiment.canvases, "batch_size": batch_size}
     options |= {"style": experiment.data.style, "regions": experiment.data.regions}
     return evaluate(predict, variables, source, mesh, **options)
 

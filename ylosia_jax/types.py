@@ -129,6 +129,10 @@ class Source(Protocol):
 
     def __getitem__(self, index: int, /) -> Example: ...
 
+    def shape(self, index: int, /) -> tuple[int, int]:
+        """Height and width of an example's image, known without decoding it."""
+        ...
+
 
 @struct.dataclass
 class Objects:

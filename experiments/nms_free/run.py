@@ -29,7 +29,9 @@ def with_nms(workdir: Path, data: Path) -> Mapping[str, float]:
     # The last, which the final scores are of.
     variables = restore_average(experiment, workdir, mesh, "last")
     source = open_source(experiment, experiment.data.valid)
-    scores = evaluate(predict, variables, source, mesh, canvas=experiment.canvas, batch_size=experiment.data.batch_size)
+    scores = evaluate(
+        predict, variables, source, mesh, canvases=experiment.canvases, batch_size=experiment.data.batch_size
+    )
     return {"nms_AP": scores["box"]["AP"], "nms_AP50": scores["box"]["AP50"]}
 
 

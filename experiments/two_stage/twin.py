@@ -93,7 +93,7 @@ def run(experiment: Experiment, seed: int, workdir: Path) -> tuple[dict[str, Any
     average = {name: value.clone() for name, value in model.state_dict().items()}
     batches = train_batches(
         source,
-        canvas=experiment.canvas,
+        canvases=experiment.canvases,
         batch_size=data.batch_size,
         max_objects=data.max_objects,
         seed=seed,
@@ -128,7 +128,7 @@ def run(experiment: Experiment, seed: int, workdir: Path) -> tuple[dict[str, Any
         None,
         open_scored(experiment, data.valid),
         make_mesh(jax.devices()[:1]),
-        canvas=experiment.canvas,
+        canvases=experiment.canvases,
         batch_size=data.batch_size,
         style=data.style,
     )

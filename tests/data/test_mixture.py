@@ -126,7 +126,7 @@ def test_an_image_knows_what_its_source_labels(mixed: Mixed) -> None:
 
 def test_every_batch_has_its_share_of_each_set(mixed: Mixed) -> None:
     """Of every three images two are scenes and one shows a mouse, and a pass shows each once."""
-    batches = train_batches(mixed, canvas=(64, 64), batch_size=6, max_objects=32, seed=0, needs=Needs(sources=2))
+    batches = train_batches(mixed, canvases=[(64, 64)], batch_size=6, max_objects=32, seed=0, needs=Needs(sources=2))
     seen = [next(batches) for _ in range(4)]
     for batch in seen:
         np.testing.assert_array_equal(np.sum(batch.source, axis=0), [4, 2])

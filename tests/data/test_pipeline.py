@@ -58,13 +58,24 @@ def test_the_bilinear_letterbox_rounds_down_and_scales_both_ways_alike(size: tup
     np.testing.assert_allclose(box.decode(box.encode(inside)), inside, rtol=1e-5, atol=1e-4)
 
 
+def test_a_picture_is_stretched_over_its_canvas_and_brought_back() -> None:
+    for resize in ("area", "bilinear"):
+        item = example(50, 200, [[20, 10, 60, 50]])
+        batch = prepare(item, 0, 0, CANVAS, 1, style=Style(resize, stretch=True))
+        height, width = CANVAS
+        np.testing.assert_array_equal(batch.extent, CANVAS)
+        np.testing.assert_allclose(batch.objects.boxes, [[width / 10, height / 5, width * 0.3, height]], rtol=1e-6)
+        box = Letterbox.fit((50, 200), CANVAS, Style(resize, stretch=True))
+        np.testing.assert_allclose(box.decode(np.asarray(batch.objects.boxes)), item.boxes, rtol=1e-6)
+
+
 def test_a_picture_shrinks_as_is_asked() -> None:
     # Of every four rows the bilinear pixel lies between the second and the third.
     image = np.tile(np.array([[[240]], [[80]], [[40]], [[240]]], np.uint8), (32, 128, 3))
     item = dataclasses.replace(example(128, 128, []), image=image)
     assert (prepare(item, 0, 0, CANVAS, 1).image == 150).all()
     assert (prepare(item, 0, 0, CANVAS, 1, style=Style("bilinear")).image == 60).all()
-    batch, _ = next(eval_batches([item], canvas=CANVAS, batch_size=1, style=Style("bilinear")))  # type: ignore[arg-type]
+    batch, _ = next(eval_batches([item], canvases=[CANVAS], batch_size=1, style=Style("bilinear")))  # type: ignore[arg-type]
     assert (batch.image == 60).all()
 
 
@@ -101,7 +112,7 @@ def stream() -> Callable[..., list[list[tuple[int, int]]]]:
     source = Scenes("train", size=10, image_size=(64, 64))
 
     def read(count: int, **options: int) -> list[list[tuple[int, int]]]:
-        batches = train_batches(source, canvas=CANVAS, max_objects=32, **{"seed": 0, "batch_size": 4, **options})
+        batches = train_batches(source, canvases=[CANVAS], max_objects=32, **{"seed": 0, "batch_size": 4, **options})
         return [rows(next(batches)) for _ in range(count)]
 
     return read
@@ -126,7 +137,7 @@ def test_the_global_batch_is_the_same_for_any_number_of_hosts(
 def test_a_restored_iterator_goes_on_where_it_stood() -> None:
     def fresh() -> grain.DatasetIterator:
         return train_batches(
-            Scenes("train", size=10, image_size=(64, 64)), canvas=CANVAS, max_objects=32, seed=3, batch_size=4
+            Scenes("train", size=10, image_size=(64, 64)), canvases=[CANVAS], max_objects=32, seed=3, batch_size=4
         )
 
     one = fresh()
@@ -150,7 +161,7 @@ def test_what_is_kept_in_memory_is_not_read_again(room: int) -> None:
             read.append(index)
             return super().__getitem__(index)
 
-    options: dict[str, Any] = {"canvas": CANVAS, "max_objects": 32, "seed": 3, "batch_size": 5, "steps": 6}
+    options: dict[str, Any] = {"canvases": [CANVAS], "max_objects": 32, "seed": 3, "batch_size": 5, "steps": 6}
     plain = train_batches(scenes, **options)
     kept = train_batches(
         Counted("train", size=10, image_size=(64, 64)), **options, threads=1, cache=room * CANVAS[0] * CANVAS[1] * 5
@@ -164,7 +175,7 @@ def test_what_is_kept_in_memory_is_not_read_again(room: int) -> None:
 
 def test_a_batch_that_the_hosts_do_not_divide_is_refused() -> None:
     with pytest.raises(ValueError, match=r"batch_size 5 is not divisible by the 2 hosts"):
-        train_batches(Scenes(size=4), canvas=CANVAS, max_objects=32, seed=0, batch_size=5, processes=2)
+        train_batches(Scenes(size=4), canvases=[CANVAS], max_objects=32, seed=0, batch_size=5, processes=2)
 
 
 @pytest.mark.parametrize("processes", [1, 2])
@@ -173,7 +184,7 @@ def test_evaluation_sees_each_image_once_and_all_hosts_run_as_long(processes: in
     names: list[str] = []
     lengths: set[int] = set()
     for process in range(processes):
-        batches = list(eval_batches(source, canvas=CANVAS, batch_size=4, process=process, processes=processes))
+        batches = list(eval_batches(source, canvases=[CANVAS], batch_size=4, process=process, processes=processes))
         lengths.add(len(batches))
         for batch, examples in batches:
             assert batch.image.shape == (4 // processes, *CANVAS, 3)

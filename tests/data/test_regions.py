@@ -83,7 +83,7 @@ def test_a_batch_has_them_in_pixels_of_its_canvas() -> None:
     assert batch.regions.valid.sum() == len(found)
     np.testing.assert_allclose(batch.regions.boxes[0, : len(found)], found * 0.5, atol=1e-4)
     assert (batch.regions.boxes[0, len(found) :] == 0).all()
-    for shown, _ in eval_batches(SCENES, canvas=(64, 64), batch_size=3, regions=SEARCH):
+    for shown, _ in eval_batches(SCENES, canvases=[(64, 64)], batch_size=3, regions=SEARCH):
         assert shown.regions.valid.shape == (3, 300)
 
 

@@ -25,7 +25,7 @@ def pair(layers, canvas, *, small):
     branches = model.head.classification_head, model.head.regression_head
     last = {
         "cls_logits": ([branches[0].cls_logits], 1.5, -0.5),
-        # In full size a spread of 2 has distances of 15 strides, where float32 itself is 1e-4 from float64, ours and torch's.
+        # A spread of 2 in full size has distances of 15 strides: there float32 is 1e-4 from float64, ours and torch's.
         "bbox_regression": ([branches[1].bbox_reg], 2.0 if small else 1.0, 2.0),
         "bbox_ctrness": ([branches[1].bbox_ctrness], 1.0, 1.0),
     }

@@ -108,7 +108,7 @@ def test_four_images_are_learned_by_heart() -> None:
     examples = [prepare(source[i], i, 0, experiment.canvas, 16, experiment.needs) for i in range(4)]  # type: ignore
     batch = place_batch(mesh, stack(examples))
     # Two hundred steps are worth LLVM's optimisations.
-    run = compiled.step.lower(compiled.form, compiled.batch).compile(compiler_options=OPTIMISED)
+    run = compiled.step.lower(compiled.form, compiled.batches[0]).compile(compiler_options=OPTIMISED)
     state = compiled.init()
     losses = np.zeros(steps)
     for step in range(steps):
@@ -117,6 +117,6 @@ def test_four_images_are_learned_by_heart() -> None:
         losses[step] = metrics["loss"]
     assert losses[-10:].mean() < losses[:3].mean() / 4
     predict = compile_predict(experiment.network, experiment.tasks, mesh)
-    scores = evaluate(predict, state.average, source, mesh, canvas=experiment.canvas, batch_size=4)  # type: ignore
+    scores = evaluate(predict, state.average, source, mesh, canvases=experiment.canvases, batch_size=4)  # type: ignore
     assert scores["box"]["AP50"] >= 0.95
     assert scores["mask"]["AP50"] >= 0.9

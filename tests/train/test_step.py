@@ -29,7 +29,7 @@ def compiled() -> Compiled:
 def batch_of(experiment: Experiment, count: int) -> Batch:
     """Random images with `count` random boxes each."""
     rng = np.random.default_rng(count)
-    form = batch_form(experiment, MESH)
+    form = batch_form(experiment, MESH, experiment.canvas)
     batch = jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), form)
     corners = rng.uniform(0, 40, (*form.objects.boxes.shape[:2], 2))
     boxes = np.concatenate([corners, corners + rng.uniform(3, 24, corners.shape)], axis=-1)
@@ -64,17 +64,17 @@ def test_no_object_to_a_hundred_objects_compile_once_and_stay_finite(compiled: C
 def test_bf16_is_the_network_s_arithmetic_alone() -> None:
     experiment = tiny("bfloat16", max_objects=4)
     compiled = compile_step(experiment, MESH, 10)
-    text = str(jax.make_jaxpr(compiled.step)(compiled.form, compiled.batch))
+    text = str(jax.make_jaxpr(compiled.step)(compiled.form, compiled.batches[0]))
     kinds = re.findall(r":(\w+)\[[\d,]*\] = (?:conv_general_dilated|dot_general)\b", text)
     assert kinds.count("bf16") > 50  # the network's convolutions and their gradients
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves(compiled.form))
-    state, metrics = jax.eval_shape(compiled.step, compiled.form, compiled.batch)
+    state, metrics = jax.eval_shape(compiled.step, compiled.form, compiled.batches[0])
     assert all(leaf.dtype != jnp.bfloat16 for leaf in jax.tree.leaves((state, metrics)))
 
 
 @pytest.mark.slow
 def test_float32_has_no_half_precision_anywhere(compiled: Compiled) -> None:
-    text = str(jax.make_jaxpr(compiled.step)(compiled.form, compiled.batch))
+    text = str(jax.make_jaxpr(compiled.step)(compiled.form, compiled.batches[0]))
     assert "bf16" not in text
     assert "f16" not in text
 

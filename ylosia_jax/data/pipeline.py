@@ -30,10 +30,12 @@ class Style:
     Attributes:
       resize: how they get their size.
       fill: value, from 0 to 255, of the grey where there is no picture.
+      stretch: whether they fill the canvas, instead of keeping their shape.
     """
 
     resize: Resize = "area"
     fill: int = FILL
+    stretch: bool = False
 
 
 PLAIN = Style()
@@ -41,7 +43,7 @@ PLAIN = Style()
 
 @dataclasses.dataclass(frozen=True)
 class Letterbox:
-    """Aspect-preserving resize into the top left corner of a fixed canvas, and its exact inverse.
+    """Resize into the top left corner of a fixed canvas, aspect-preserving if not asked else, and its exact inverse.
 
     The picture becomes a whole number of pixels, so width and height may differ in scale by a fraction of a pixel over
     the whole side; `scale` holds both factors, and undoing divides by just them.
@@ -58,7 +60,9 @@ class Letterbox:
 
     @classmethod
     def fit(cls, size: tuple[int, int], canvas: tuple[int, int], style: Style = PLAIN) -> "Letterbox":
-        """The largest picture of `size`'s aspect that fits the canvas."""
+        """The largest picture of `size`'s aspect that fits the canvas, or one stretched to it."""
+        if style.stretch:
+            return cls(size, canvas, style)
         ratio = min(canvas[0] / size[0], canvas[1] / size[1])
         # The side that fills the canvas may miss it by a rounding error.
         sides = [round(side * ratio) if style.resize == "area" else int(side * ratio + 1e-6) for side in size]
@@ -69,7 +73,7 @@ class Letterbox:
     def scale(self) -> np.ndarray:
         """Canvas pixels a picture pixel becomes, as (x, y, x, y)."""
         height, width = (new / old for new, old in zip(self.extent, self.size, strict=True))
-        if self.style.resize == "bilinear":
+        if self.style.resize == "bilinear" and not self.style.stretch:
             # One of them fills the canvas, and was not rounded.
             height = width = max(height, width)
         return np.array([width, height, width, height])
@@ -103,6 +107,28 @@ class Letterbox:
 def canvas_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the canvas that an `image_size` names; one number is a square."""
     return (image_size, image_size) if isinstance(image_size, int) else image_size
+
+
+def bucket_of(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) -> int:
+    """Which canvas shows a picture largest: an upright one is small on a canvas that lies. Of equals, the smallest.
+
+    Args:
+      size: (height, width) of the picture.
+    """
+
+    def order(number: int) -> tuple[float, int]:
+        height, width = canvases[number]
+        return -min(height / size[0], width / size[1]), height * width
+
+    return min(range(len(canvases)), key=order)
+
+
+def buckets_of(source: Source, canvases: Sequence[tuple[int, int]]) -> list[Sequence[int]]:
+    """The places in the source, ascending, of the images of each canvas."""
+    if len(canvases) == 1:
+        return [range(len(source))]
+    own = np.array([bucket_of(source.shape(i), canvases) for i in range(len(source))])
+    return [np.flatnonzero(own == number).tolist() for number in range(len(canvases))]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -253,25 +279,38 @@ def shuffled(counts: Sequence[int], seed: int) -> Callable[[int], int]:
       counts: images of each set.
     """
     ends = np.cumsum(counts)
-    turns = np.argsort(np.concatenate([(np.arange(count) + 0.5) / count for count in counts]), kind="stable")
     sets: list[Any] = [
-        grain.MapDataset.range(int(end) - count, int(end)).shuffle(seed=seed + number).repeat()
+        # Of nothing there is no order.
+        grain.MapDataset.range(int(end) - count, int(end)).shuffle(seed=seed + number).repeat() if count else None
         for number, (count, end) in enumerate(zip(counts, ends, strict=True))
     ]
+    whose = in_turns(counts)
 
     def place(i: int) -> int:
-        epoch, turn = divmod(i, len(turns))
-        number = int(np.searchsorted(ends, turns[turn], side="right"))
-        count = counts[number]
-        return int(sets[number][epoch * count + int(turns[turn]) - (int(ends[number]) - count)])
+        number, nth = whose(i)
+        return int(sets[number][nth])
 
     return place
+
+
+def in_turns(counts: Sequence[int]) -> Callable[[int], tuple[int, int]]:
+    """Several that take turns, as evenly as their numbers allow: whose the i-th turn is, and which of its own it is."""
+    ends = np.cumsum(counts)
+    starts = ends - counts
+    turns = np.argsort(np.concatenate([(np.arange(count) + 0.5) / count for count in counts]), kind="stable")
+
+    def whose(i: int) -> tuple[int, int]:
+        passed, turn = divmod(i, len(turns))
+        number = int(np.searchsorted(ends, turns[turn], side="right"))
+        return number, passed * counts[number] + int(turns[turn]) - int(starts[number])
+
+    return whose
 
 
 def train_batches(
     source: Source,
     *,
-    canvas: tuple[int, int],
+    canvases: Sequence[tuple[int, int]],
     batch_size: int,
     max_objects: int,
     seed: int,
@@ -291,7 +330,11 @@ def train_batches(
     stream's examples t * batch_size and on, in that order, and a host gets a block of rows: the global batch is the
     same for any number of hosts, and the iterator's state is its number of batches, valid for any number of hosts too.
 
+    With several canvases each batch is of one: images are sorted by which shows them largest, those of each are
+    shuffled on their own, and its batches take turns with the others' in proportion.
+
     Args:
+      canvases: (height, width) of each, see `bucket_of`.
       batch_size: of the global batch, over all hosts.
       needs: what batches hold beside boxes.
       style: how pictures are drawn.
@@ -302,16 +345,20 @@ def train_batches(
     if batch_size % processes:
         raise ValueError(f"data.batch_size {batch_size} is not divisible by the {processes} hosts")
     rows = batch_size // processes
-    count = len(source)
-    item_bytes = canvas[0] * canvas[1] * 5  # the image and two maps
+    item_bytes = max(height * width for height, width in canvases) * 5  # the image and two maps
     kept: dict[int, Batch] = {}
-    order = shuffled(source.counts if isinstance(source, Mixed) else (count,), seed)
+    buckets = buckets_of(source, canvases)
+    ends = np.cumsum(source.counts if isinstance(source, Mixed) else (len(source),))
+    orders = [shuffled(np.diff(np.searchsorted(own, ends), prepend=0).tolist(), seed) for own in buckets]
+    whose = in_turns([len(own) for own in buckets])
 
     def load(batch: int) -> Batch:
-        first = batch * batch_size + process * rows
-        return stack([item(order(i), i // count) for i in range(first, first + rows)])
+        number, nth = whose(batch)
+        own, order, first = buckets[number], orders[number], nth * batch_size + process * rows
+        places = [(own[order(i)], i // len(own)) for i in range(first, first + rows)]
+        return stack([item(index, epoch, canvases[number]) for index, epoch in places])
 
-    def item(index: int, epoch: int) -> Batch:
+    def item(index: int, epoch: int, canvas: tuple[int, int]) -> Batch:
         if index in kept:
             return kept[index].replace(epoch=np.array(epoch, np.int32))  # type: ignore[attr-defined]
         made = prepare(source[index], index, epoch, canvas, max_objects, needs, style)
@@ -328,7 +375,7 @@ def train_batches(
 def eval_batches(
     source: Source,
     *,
-    canvas: tuple[int, int],
+    canvases: Sequence[tuple[int, int]],
     batch_size: int,
     style: Style = PLAIN,
     regions: SelectiveSearch | None = None,
@@ -337,30 +384,31 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, list[Example]]]:
     """This host's share of a split, in order, once, with the examples themselves.
 
-    The last batch is filled with images of nothing but the grey of `style`, whose `index` is -1. Every host gets the
-    same number of batches, since the hosts run the network together.
+    The images of each canvas come after those of the one before, see `bucket_of`. Its last batch is filled with images
+    of nothing but the grey of `style`, whose `index` is -1. Every host gets the same number of batches, since the hosts
+    run the network together.
     """
     rows = batch_size // processes
-    mine = range(process, len(source), processes)
-    most = -(-len(range(0, len(source), processes)) // rows)
-    blank = Example(
-        image=np.full((*canvas, 3), style.fill, np.uint8),
-        name="",
-        boxes=np.zeros((0, 4), np.float32),
-        labels=np.zeros(0, np.int32),
-        crowd=np.zeros(0, bool),
-        area=np.zeros(0, np.float32),
-    )
-    indices = iter(mine)
-    for _ in range(most):
-        chosen = list(itertools.islice(indices, rows))
-        examples = [source[i] for i in chosen]
-        needs = Needs(regions=regions)
-        items = [
-            prepare(e, i, 0, canvas, max(len(e.labels), 1), needs, style) for i, e in zip(chosen, examples, strict=True)
-        ]
-        if len(chosen) < rows:
-            items += [prepare(blank, -1, 0, canvas, 1, needs, style)] * (rows - len(chosen))
-        # The network needs no truth to predict: none travels to the device.
-        items = [item.replace(objects=None) for item in items]
-        yield stack(items), examples
+    for canvas, places in zip(canvases, buckets_of(source, canvases), strict=True):
+        blank = Example(
+            image=np.full((*canvas, 3), style.fill, np.uint8),
+            name="",
+            boxes=np.zeros((0, 4), np.float32),
+            labels=np.zeros(0, np.int32),
+            crowd=np.zeros(0, bool),
+            area=np.zeros(0, np.float32),
+        )
+        indices = iter(places[process::processes])
+        for _ in range(-(-len(places[::processes]) // rows)):
+            chosen = list(itertools.islice(indices, rows))
+            examples = [source[i] for i in chosen]
+            needs = Needs(regions=regions)
+            items = [
+                prepare(e, i, 0, canvas, max(len(e.labels), 1), needs, style)
+                for i, e in zip(chosen, examples, strict=True)
+            ]
+            if len(chosen) < rows:
+                items += [prepare(blank, -1, 0, canvas, 1, needs, style)] * (rows - len(chosen))
+            # The network needs no truth to predict: none travels to the device.
+            items = [item.replace(objects=None) for item in items]
+            yield stack(items), examples

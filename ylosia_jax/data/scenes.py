@@ -178,6 +178,10 @@ class Scenes:
             raise IndexError(f"no scene {index}; the {self.split} split has scenes 0 to {self.size - 1}")
         return truth(draw(self.seed, self.split, index, self.image_size), f"{index:06d}.png")
 
+    def shape(self, index: int, /) -> tuple[int, int]:
+        """(height, width) of a scene: all have the same."""
+        return self.image_size
+
 
 def _place(rng: np.random.Generator, height: int, width: int) -> tuple[list[Thing], np.ndarray]:
     """Places things from the nearest to the farthest, and paints their numbers."""

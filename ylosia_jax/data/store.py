@@ -201,7 +201,15 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
         # A list, as the signature has it, would hold the whole split in memory.
         writer.add_examples({split: _rows(progress)})  # pyright: ignore[reportArgumentType]
     writer.close_all()
+    for split, members in found.splits.items():
+        shapes = np.array([(record.height, record.width) for record in members], np.int32)
+        np.save(_shapes(folder, name, split), shapes)
     return {split: len(info.splits[split].shard_lengths) for split in found.splits}
+
+
+def _shapes(folder: Path, name: str, split: str) -> Path:
+    """The file of a split's images' heights and widths: to sort them by shape nobody has to read them all."""
+    return folder / f"{name}-{split}.shapes.npy"
 
 
 def _size(image: Path | bytes) -> int:
@@ -238,8 +246,8 @@ def _join(fresh: Path, folder: Path, before: bytes) -> None:
     (fresh / _INFO).write_text(json.dumps(index, indent=2))
     if (folder / _INFO).read_bytes() != before:
         raise UserError(f"{folder} was changed by another import in the meantime; run this one again")
-    for shard in fresh.glob("*.array_record*"):
-        shard.replace(folder / shard.name)
+    for part in (*fresh.glob("*.array_record*"), *fresh.glob("*.npy")):
+        part.replace(folder / part.name)
     (fresh / _INFO).replace(folder / _INFO)
 
 
@@ -257,6 +265,7 @@ class Stored:
       parse: of one of them.
       stuff, skeleton, labels: see `types.Source`.
       first: only so many examples, from the first on; None for all.
+      shapes: heights and widths of the images; None for a set that was imported before they were kept.
     """
 
     name: str
@@ -269,6 +278,7 @@ class Stored:
     skeleton: Skeleton | None = None
     labels: frozenset[Label] = frozenset({"box"})
     first: int | None = None
+    shapes: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.records) if self.first is None else min(self.first, len(self.records))
@@ -305,6 +315,20 @@ class Stored:
             category=category if category >= 0 else None,
         )
 
+    def shape(self, index: int, /) -> tuple[int, int]:
+        """(height, width) of an example's image.
+
+        Raises:
+          UserError: if the set was imported before these were kept.
+        """
+        if self.shapes is None:
+            raise UserError(
+                f"{self.name}/{self.split} does not say how large its images are, by which they are put into buckets: "
+                "import it again, or leave data.buckets empty"
+            )
+        height, width = self.shapes[index]
+        return int(height), int(width)
+
 
 def open(
     name: str | os.PathLike[str],
@@ -337,9 +361,29 @@ def open(
             raise UserError(f"set {folder} is damaged: {part.filename} is missing; import it again")
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue] made by protobuf at import
     records = builder.as_data_source(split, deserialize_method=tfds_decode.DeserializeMethod.RAW_BYTES)
+    shapes = _read_shapes(_shapes(folder, builder.name, split), len(records))
     return Stored(
-        builder.name, split, *_classes(builder), records=records, parse=parse, first=first, **_labels(builder)
+        builder.name,
+        split,
+        *_classes(builder),
+        records=records,
+        parse=parse,
+        first=first,
+        shapes=shapes,
+        **_labels(builder),
     )
+
+
+def _read_shapes(path: Path, count: int) -> np.ndarray | None:
+    if not path.is_file():
+        return None
+    try:
+        shapes = np.load(path, allow_pickle=False, mmap_mode="r")
+    except (OSError, ValueError, EOFError) as error:
+        raise UserError(f"{path} is damaged: import the set again: {error}") from error
+    if shapes.shape != (count, 2) or shapes.dtype != np.int32:
+        raise UserError(f"{path} is damaged: it is {shapes.dtype} {list(shapes.shape)}: import the set again")
+    return shapes
 
 
 def _find(name: str, root: Path) -> Path:

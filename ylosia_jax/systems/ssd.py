@@ -13,8 +13,8 @@ PIXELS = Pixels(mean=(0.48235, 0.45882, 0.40784), std=(1 / 255, 1 / 255, 1 / 255
 def ssd300(num_classes: int) -> tuple[Network, dict[str, MultiBox]]:
     """Network and task of SSD300 with VGG-16, equal to torchvision's; images are 300 x 300 pixels.
 
-    Parameters at 90 classes: 35,641,826. torchvision, and the paper, stretch an image to a square; a letterbox, which
-    the data pipeline makes, keeps its shape and leaves part of the canvas grey.
+    Parameters at 90 classes: 35,641,826. An image is stretched to a square, as the paper and torchvision have it, with
+    `data.stretch`.
     """
     network = Network(
         backbone=SSDVGG(),

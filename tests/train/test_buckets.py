@@ -1,0 +1,52 @@
+"""A run on two canvases."""
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import ylosia_jax as yl
+from ylosia_jax import config
+from ylosia_jax.data.datasets import Mixture
+from ylosia_jax.data.scenes import Scenes
+from ylosia_jax.experiment import Experiment
+from ylosia_jax.runs import train
+from ylosia_jax.train.log import read_rows
+
+TINY = Path(__file__).parents[1] / "tiny.py"
+
+
+def both(split, count):
+    return Mixture((Scenes(split, size=count, image_size=(64, 96)), Scenes(split, size=count, image_size=(96, 64))))
+
+
+def experiment_in(workdir: Path) -> Experiment:
+    tiny = config.load(TINY)
+    data = dataclasses.replace(
+        tiny.data, train=both("train", 12), valid=both("validation", 3), image_size=(64, 96), buckets=((96, 64),)
+    )
+    return dataclasses.replace(tiny, data=data, train=dataclasses.replace(tiny.train, steps=6), workdir=str(workdir))
+
+
+@pytest.mark.slow
+def test_each_canvas_is_compiled_once(tmp_path: Path) -> None:
+    workdir = tmp_path / "run"
+    seen: list[tuple[str, tuple[int, ...]]] = []
+    result = train(
+        experiment_in(workdir), lambda index, example, answer: seen.append((example.name, example.image.shape))
+    )
+    assert "AP" in result["box"]
+    # Batches of the two take turns.
+    assert [row["compiles"] for row in read_rows(workdir / "metrics.csv")] == ["1", "2", "2", "2", "2", "2"]
+    assert [shape[:2] for _, shape in seen] == [(64, 96)] * 3 + [(96, 64)] * 3
+    model = yl.load(workdir)
+    lying, upright = (np.full((*size, 3), 128, np.uint8) for size in ((480, 640), (640, 480)))
+    assert [found.image.shape[:2] for found in model([lying, upright, lying])] == [(480, 640), (640, 480), (480, 640)]
+    assert model.apply._cache_size() == 2  # type: ignore[attr-defined]
+
+
+def test_canvases_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
+    experiment = experiment_in(tmp_path)
+    with pytest.raises(ValueError, match=r"data.buckets is \(\(96, 70\),\): give multiples of 32, such as 64"):
+        dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, buckets=((96, 70),)))
