@@ -425,6 +425,20 @@ def test_lists_know_names_with_dots(tmp_path: Path) -> None:
         masks.read(tmp_path)
 
 
+def test_what_is_left_out_is_noted(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+    for name in ("a", "b", "c"):
+        cv2.imwrite(str(tmp_path / f"images/{name}.png"), np.zeros((8, 8, 3), np.uint8))
+    for name in ("a", "b", "c", "d"):
+        cv2.imwrite(str(tmp_path / f"masks/{name}.png"), np.zeros((8, 8), np.uint8))
+    (tmp_path / "train.txt").write_text("a\n")
+    for instances in (False, True):
+        notes = " ".join(masks.read(tmp_path, instances=instances).notes)
+        assert "2 files left out, in no list: b, c" in notes
+        assert "1 file left out, a mask without an image: d.png" in notes
+
+
 def test_values_of_semantic_maps_keep_their_names_where_some_do_not_occur(tmp_path: Path) -> None:
     picture(tmp_path / "images" / "a.png")
     write_png(tmp_path / "masks" / "a.png", np.repeat([0, 2], [9, 15]).astype(np.uint8)[:, None].repeat(WIDTH, 1))

@@ -67,8 +67,9 @@ def read(
             "objects in masks/"
         )
     splits = _splits(folder, images)
+    notes = _left_out(folder, images, splits, flat)
     if flat and not instances:
-        return _semantic(folder, images, splits, classes, void, skip_bad)
+        return _semantic(folder, images, splits, classes, void, skip_bad, notes)
     if void is not None:
         raise UserError(f"{folder}: its masks are of single objects, in which no value is void: leave --void out")
     names = tuple(classes or ("object",))
@@ -76,7 +77,21 @@ def read(
         raise UserError(f"{folder}: its masks say not which class each object is of; give one class, not {len(names)}")
     entries = {name: _objects(path, name, flat, names[0]) for name, path in images.items()}
     chosen = {split: [entries[name] for name in listed] for split, listed in splits.items()}
-    return records.gather(chosen, names, source=folder, skip_bad=skip_bad)
+    return records.gather(chosen, names, source=folder, skip_bad=skip_bad, notes=notes)
+
+
+def _left_out(folder: Path, images: dict[str, Path], splits: dict[str, list[str]], flat: bool) -> list[str]:
+    """What is there and is not imported."""
+    listed = {name for names in splits.values() for name in names}
+    masks = (folder / "masks").glob("*.png") if flat else ()
+    notes: list[str] = []
+    for lost, what in (
+        ([name for name in images if name not in listed], "in no list"),
+        (sorted(path.name for path in masks if path.stem not in images), "a mask without an image"),
+    ):
+        if lost:
+            notes.append(f"{folder}: {records.count(len(lost), 'file')} left out, {what}: {', '.join(lost[:5])}"[:300])
+    return notes
 
 
 def _splits(folder: Path, images: dict[str, Path]) -> dict[str, list[str]]:
@@ -106,6 +121,7 @@ def _semantic(
     classes: Sequence[str] | None,
     void: int | None,
     skip_bad: bool,
+    notes: list[str],
 ) -> records.Imported:
     listed = [stem for stems in splits.values() for stem in stems]
     values: set[int] = set()
@@ -117,7 +133,6 @@ def _semantic(
             bad[stem] = str(error)
     order = sorted(values - {void})
     names = tuple(classes) if classes else tuple(str(value) for value in order)
-    notes: list[str] = []
     if classes and order and order[-1] < len(names):
         order = list(range(len(names)))
     elif classes:
