@@ -129,8 +129,8 @@ def test_groups_and_padding_teach_nothing(fitted):
         )
 
     again = TASK.fit(look, lambda: (without_groups(seed) for seed in range(6)))
-    # A group that lies elsewhere covers other regions, so the machines are near, not equal; the pairs are of objects.
-    np.testing.assert_allclose(again["ridge_kernel"], fitted["ridge_kernel"], atol=0.05)
+    # A group that lies elsewhere covers other regions, of which the machines learn others; the pairs are of objects.
+    np.testing.assert_allclose(again["ridge_kernel"], fitted["ridge_kernel"], atol=1e-6)
 
 
 def test_the_loss_is_of_classes_alone():
