@@ -210,6 +210,11 @@ class DenseOutputs:
     once: Mapping[str, Float[Array, "B _ _ K"]] | None = None
     quality: Mapping[str, Float[Array, "B _ _ _"]] | None = None
 
+    @property
+    def shapes(self) -> dict[str, tuple[int, int]]:
+        """Level -> (height, width) in cells."""
+        return {level: (x.shape[1], x.shape[2]) for level, x in self.logits.items()}
+
 
 @struct.dataclass
 class MaskOutputs:

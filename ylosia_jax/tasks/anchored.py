@@ -72,11 +72,6 @@ def focal_losses(
     return loss.sum(axis=(1, 2))
 
 
-def shapes_of(outputs: DenseOutputs) -> dict[str, tuple[int, int]]:
-    """Level -> (height, width) of its feature map."""
-    return {level: (x.shape[1], x.shape[2]) for level, x in outputs.logits.items()}
-
-
 @dataclasses.dataclass(frozen=True)
 class AnchoredBoxes:
     """Boxes from anchors, with the focal loss (RetinaNet, arXiv:1708.02002, sections 3 and 4).
@@ -177,7 +172,7 @@ class AnchoredBoxes:
         )
 
     def _anchors(self, outputs: DenseOutputs) -> Float[Array, "A 4"]:
-        return jnp.asarray(anchors.anchor_boxes(shapes_of(outputs), self.sizes, self.ratios))
+        return jnp.asarray(anchors.anchor_boxes(outputs.shapes, self.sizes, self.ratios))
 
 
 def select_by_level(
@@ -191,7 +186,7 @@ def select_by_level(
     max_detections: int,
 ) -> Detections:
     """Boxes cut to the canvas, and suppressed class by class; candidates are the `pre_nms` best of each level."""
-    shapes = shapes_of(outputs)
+    shapes = outputs.shapes
     depth = boxes.shape[1] // sum(height * width for height, width in shapes.values())
     found, kept, labels, valid, index = nms.select_detections(
         box_ops.clip(boxes, *anchors.canvas_of(shapes)),

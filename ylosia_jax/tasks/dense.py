@@ -197,4 +197,4 @@ class DenseBoxes:
 
 
 def _points(outputs: DenseOutputs) -> tuple[Any, Any]:
-    return points.anchor_points({level: (x.shape[1], x.shape[2]) for level, x in outputs.logits.items()})
+    return points.anchor_points(outputs.shapes)

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float
 from ylosia_jax.ops import anchors, losses, points, sources
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops.assign import Assignment, assign_centres
-from ylosia_jax.tasks.anchored import AnchoredTargets, focal_losses, match, select_by_level, shapes_of
+from ylosia_jax.tasks.anchored import AnchoredTargets, focal_losses, match, select_by_level
 from ylosia_jax.types import Batch, DenseOutputs, Detections, Label, stride
 
 
@@ -127,7 +127,7 @@ def centreness(
 
 
 def _points(outputs: DenseOutputs) -> tuple[Float[np.ndarray, "A 2"], Float[np.ndarray, " A"]]:
-    shapes = shapes_of(outputs)
+    shapes = outputs.shapes
     cells = anchors.anchor_boxes(shapes, [(stride(level),) for level in shapes], (1.0,))
     return (cells[:, :2] + cells[:, 2:]) / 2, cells[:, 2] - cells[:, 0]
 

@@ -122,7 +122,7 @@ class RegionProposals:
         """The proposals, best first, clipped to the canvas."""
         dense: DenseOutputs = outputs[self.head]
         logits, found = self._flat(dense)
-        canvas = anchors.canvas_of({level: (x.shape[1], x.shape[2]) for level, x in dense.logits.items()})
+        canvas = anchors.canvas_of(dense.shapes)
         boxes = box_ops.clip(deltas.decode_deltas(found, jnp.asarray(self._anchors(dense))), *canvas)
         counts = [x.shape[1] * x.shape[2] * x.shape[3] for x in dense.logits.values()]
         mode = 1 if batch is None else 0
@@ -145,5 +145,4 @@ class RegionProposals:
         return points.flatten_levels(dense.logits, 1)[..., 0], points.flatten_levels(dense.deltas, 4)
 
     def _anchors(self, dense: DenseOutputs) -> Any:
-        shapes = {level: (x.shape[1], x.shape[2]) for level, x in dense.logits.items()}
-        return anchors.anchor_boxes(shapes, self.sizes, self.ratios)
+        return anchors.anchor_boxes(dense.shapes, self.sizes, self.ratios)

@@ -15,7 +15,7 @@ from ylosia_jax.ops import anchors, deltas, losses, nms, points, sources
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops.assign import Assignment, assign_max_iou
 from ylosia_jax.ops.sample import hardest_background
-from ylosia_jax.tasks.anchored import AnchoredTargets, match, shapes_of
+from ylosia_jax.tasks.anchored import AnchoredTargets, match
 from ylosia_jax.types import Batch, DenseOutputs, Detections, Label
 
 # Of SSD300 on COCO (arXiv:1512.02325, section 3.4).
@@ -125,7 +125,7 @@ class MultiBox:
         return Detections(boxes=chosen, scores=kept, labels=labels, valid=valid, index=index)
 
     def _anchors(self, outputs: DenseOutputs) -> Float[Array, "A 4"]:
-        shapes = shapes_of(outputs)
+        shapes = outputs.shapes
         level, grid = next(iter(shapes.items()))
         if grid != tuple(-(-side // self.steps[0]) for side in self.canvas):
             raise ValueError(

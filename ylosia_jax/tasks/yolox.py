@@ -197,7 +197,7 @@ def _corner(place: Float[Array | np.ndarray, "A 2"], strides: Float[Array | np.n
 
 
 def _points(outputs: DenseOutputs) -> tuple[Any, Any]:
-    return points.anchor_points({level: (x.shape[1], x.shape[2]) for level, x in outputs.logits.items()})
+    return points.anchor_points(outputs.shapes)
 
 
 def _quality(outputs: DenseOutputs) -> Mapping[str, Float[Array, "B _ _ 1"]]:
