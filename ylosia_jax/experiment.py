@@ -27,8 +27,8 @@ class Data:
       stuff: names of the other semantic classes; the data must agree.
       skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
-      buckets: (height, width) of further canvases, such as the first one turned; each image takes the one that shows it
-        largest, and each is compiled once.
+      turned: whether there is a second canvas, the first one turned: an upright picture is small on one that lies. Each
+        image goes where it is largest, a batch is of one canvas, and each canvas is compiled once.
       resize: how a picture gets its size on the canvas, see `pipeline.Resize`.
       stretch: whether pictures fill their canvas, as in the papers of SSD and the first YOLO, or keep their shape.
       fill: value, from 0 to 255, of the grey where no picture is, on the canvas as it is and as augmentation moves it.
@@ -45,7 +45,7 @@ class Data:
     stuff: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
-    buckets: tuple[tuple[int, int], ...] = ()
+    turned: bool = False
     resize: Resize = "area"
     stretch: bool = False
     fill: int = FILL
@@ -93,12 +93,12 @@ class Experiment:
     def __post_init__(self) -> None:
         # Levels that are enlarged and added must fit each other; a network that does nothing of that sort says so.
         divisor: int = getattr(self.network, "divisor", 32)
-        for name, value in (("image_size", self.canvas), *(("buckets", canvas) for canvas in self.data.buckets)):
-            for side in value:
-                if side < 32 or side % divisor:
-                    near = max(round(side / divisor), -(-32 // divisor)) * divisor
-                    told = getattr(self.data, name)
-                    raise ValueError(f"data.{name} is {told}: give multiples of {divisor}, such as {near}")
+        for side in self.canvas:
+            if side < 32 or side % divisor:
+                near = max(round(side / divisor), -(-32 // divisor)) * divisor
+                raise ValueError(
+                    f"data.image_size is {self.data.image_size}: give multiples of {divisor}, such as {near}"
+                )
         if self.augment.copy_paste and not self.needs.masks:
             raise ValueError("augment.copy_paste cuts objects out by their masks, but no task needs masks: set it to 0")
         for name in ("mosaic", "copy_paste"):
@@ -124,13 +124,14 @@ class Experiment:
 
     @property
     def canvas(self) -> tuple[int, int]:
-        """(height, width) of the network's input; of several, the first."""
+        """(height, width) of the network's input, as it is named; see `canvases`."""
         return canvas_of(self.data.image_size)
 
     @property
     def canvases(self) -> tuple[tuple[int, int], ...]:
-        """All of them."""
-        return (self.canvas, *self.data.buckets)
+        """All that there are; a square that is turned is the same."""
+        height, width = self.canvas
+        return ((height, width), (width, height)) if self.data.turned and height != width else (self.canvas,)
 
     @property
     def labels(self) -> frozenset[Label]:

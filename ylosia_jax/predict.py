@@ -16,7 +16,7 @@ from ylosia_jax import config as configs
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode_whole, verify
-from ylosia_jax.data.pipeline import PLAIN, Needs, Style, bucket_of, prepare
+from ylosia_jax.data.pipeline import PLAIN, Needs, Style, canvas_numbers, prepare
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
@@ -239,7 +239,7 @@ class Model:
             crowd=nothing.astype(bool),
             area=nothing.astype(np.float32),
         )
-        canvas = self.canvases[bucket_of((pixels.shape[0], pixels.shape[1]), self.canvases)]
+        canvas = self.canvases[int(canvas_numbers(np.array([pixels.shape[:2]]), self.canvases)[0])]
         ready = prepare(example, 0, 0, canvas, 1, Needs(regions=self.regions), self.style)
         batch = jax.tree.map(lambda x: np.asarray(x)[None], ready)
         found = jax.device_get(self.apply(self.variables, batch.image, None, batch.regions))

@@ -129,8 +129,9 @@ class Source(Protocol):
 
     def __getitem__(self, index: int, /) -> Example: ...
 
-    def shape(self, index: int, /) -> tuple[int, int]:
-        """Height and width of an example's image, known without decoding it."""
+    @property
+    def shapes(self) -> Int[np.ndarray, "n 2"]:
+        """Heights and widths of the images, told without decoding them."""
         ...
 
 

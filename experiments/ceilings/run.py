@@ -71,8 +71,9 @@ def perfect(experiment: Experiment, batch: Batch, targets: str) -> dict[str, Any
 def record(experiment: Experiment, source: Source, index: int, targets: str) -> Record:
     """The truth of an image, and the answers about it."""
     example, canvas = source[index], experiment.canvas
-    batch = stack([prepare(example, index, 0, canvas, experiment.data.max_objects, experiment.needs)])
-    answer = unpad(perfect(experiment, batch, targets), 0, letterbox_of(batch, 0), canvas)
+    style, most = experiment.data.style, experiment.data.max_objects
+    batch = stack([prepare(example, index, 0, canvas, most, experiment.needs, style)])
+    answer = unpad(perfect(experiment, batch, targets), 0, letterbox_of(batch, 0, style), canvas)
     return record_of(example, answer, len(experiment.data.classes), experiment.tasks["semantic"].classes)
 
 

@@ -64,7 +64,8 @@ def main() -> None:
     gradients, source, rows = gradients_of(experiment, tasks), open_source(experiment, data.train), []
     for number in range(options.batches):
         places = range(number * data.batch_size, (number + 1) * data.batch_size)
-        items = [prepare(source[i], i, 0, experiment.canvas, data.max_objects, experiment.needs) for i in places]
+        shown = experiment.canvas, data.max_objects, experiment.needs, data.style
+        items = [prepare(source[i], i, 0, *shown) for i in places]
         rows.append(np.asarray(gradients(variables, stack(items)), np.float64))
     found = np.stack(rows)  # [batches, tasks, parameters]
     lengths = np.linalg.norm(found, axis=2)

@@ -7,6 +7,7 @@ import dataclasses
 import sys
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
@@ -29,9 +30,8 @@ def with_nms(workdir: Path, data: Path) -> Mapping[str, float]:
     # The last, which the final scores are of.
     variables = restore_average(experiment, workdir, mesh, "last")
     source = open_source(experiment, experiment.data.valid)
-    scores = evaluate(
-        predict, variables, source, mesh, canvases=experiment.canvases, batch_size=experiment.data.batch_size
-    )
+    shown: Any = {"canvases": experiment.canvases, "style": experiment.data.style}
+    scores = evaluate(predict, variables, source, mesh, batch_size=experiment.data.batch_size, **shown)
     return {"nms_AP": scores["box"]["AP"], "nms_AP50": scores["box"]["AP50"]}
 
 

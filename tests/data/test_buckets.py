@@ -6,7 +6,15 @@ import numpy as np
 import pytest
 
 from ylosia_jax.data.mixture import Mixed
-from ylosia_jax.data.pipeline import bucket_of, buckets_of, eval_batches, in_turns, train_batches
+from ylosia_jax.data.pipeline import (
+    buckets_of,
+    canvas_numbers,
+    each_at_first,
+    eval_batches,
+    filled_canvases,
+    in_turns,
+    train_batches,
+)
 from ylosia_jax.data.scenes import Scenes
 
 LYING, UPRIGHT = (64, 96), (96, 64)
@@ -41,15 +49,21 @@ def read(count: int, **options: int) -> Seen:
     [((480, 640), 0), ((640, 480), 1), ((500, 500), 0), ((90, 4000), 0), ((4000, 90), 1), ((1, 1), 0)],
 )
 def test_an_image_goes_where_it_is_largest(size: tuple[int, int], wanted: int) -> None:
-    assert bucket_of(size, [(800, 1344), (1344, 800)]) == wanted
+    assert canvas_numbers(np.array([size]), [(800, 1344), (1344, 800)]).tolist() == [wanted]
 
 
 def test_of_canvases_that_show_it_as_large_it_takes_the_smallest() -> None:
-    assert bucket_of((100, 300), [(128, 96), (96, 96), (64, 96)]) == 2
+    assert canvas_numbers(np.array([(100, 300)]), [(128, 96), (96, 96), (64, 96)]).tolist() == [2]
 
 
 def test_one_canvas_asks_for_no_shapes() -> None:
     assert list(buckets_of([None] * 3, [LYING])[0]) == [0, 1, 2]  # type: ignore[arg-type]
+
+
+def test_the_shapes_of_a_mixture_are_those_of_its_examples() -> None:
+    weighted = Mixed(SOURCE.sources, (1.0, 2.0, 1.0))
+    for source in (SOURCE, weighted):
+        assert source.shapes.tolist() == [list(source[i].image.shape[:2]) for i in range(len(source))]
 
 
 @pytest.mark.parametrize("counts", [[5], [7, 2], [3, 0, 9], [4, 4, 1]])
@@ -62,6 +76,25 @@ def test_turns_are_taken_evenly(counts: list[int]) -> None:
         seen[number] += 1
         for each, count in enumerate(counts):
             assert abs(seen[each] - (i + 1) * count / total) <= 1
+
+
+@pytest.mark.parametrize("counts", [[5], [40, 2], [9, 3, 9], [1, 30, 4]])
+def test_every_canvas_has_one_of_the_first_batches(counts: list[int]) -> None:
+    whose, natural, total = each_at_first(counts), in_turns(counts), sum(counts)
+    early = [whose(i) for i in range(2 * total)]
+    assert sorted(early[: len(counts)]) == [(number, 0) for number in range(len(counts))]
+    # The others keep their order, and after as many turns as there are everybody has had all of its own.
+    rest = [turn for turn in map(natural, range(2 * total)) if turn[1] > 0]
+    assert early[len(counts) :] == rest
+
+
+def test_a_canvas_without_a_batch_of_images_is_not_used_in_training() -> None:
+    assert list(filled_canvases(SOURCE, CANVASES, 6)) == CANVASES
+    assert list(filled_canvases(SOURCE, CANVASES, 7)) == [LYING]
+    assert list(filled_canvases(SOURCE, CANVASES, 100)) == [LYING]
+    seen = read(17, batch_size=8)
+    assert {canvas for canvas, _ in seen} == {LYING}
+    assert Counter(row for _, rows in seen for row in rows) == {(e, i): 1 for e in range(8) for i in range(17)}
 
 
 def test_every_batch_is_of_one_canvas_and_every_image_is_seen_as_often() -> None:

@@ -69,6 +69,16 @@ def test_a_picture_is_stretched_over_its_canvas_and_brought_back() -> None:
         np.testing.assert_allclose(box.decode(np.asarray(batch.objects.boxes)), item.boxes, rtol=1e-6)
 
 
+def test_what_is_stretched_one_way_and_shrunk_the_other_is_averaged_and_interpolated() -> None:
+    stripes = np.zeros((50, 640, 3), np.uint8)
+    stripes[:, ::2] = 200
+    box = Letterbox.fit((50, 640), (60, 64), Style(stretch=True))
+    np.testing.assert_array_equal(box.apply(stripes, (60, 64)), 100)
+    ramp = np.repeat(np.arange(0, 200, 2, dtype=np.uint8)[:, None], 300, axis=1)[..., None].repeat(3, axis=-1)
+    drawn = Letterbox.fit((100, 300), (300, 100), Style(stretch=True)).apply(ramp, (300, 100))[:, 0, 0].astype(int)
+    assert np.diff(drawn).max() == 1
+
+
 def test_a_picture_shrinks_as_is_asked() -> None:
     # Of every four rows the bilinear pixel lies between the second and the third.
     image = np.tile(np.array([[[240]], [[80]], [[40]], [[240]]], np.uint8), (32, 128, 3))

@@ -49,12 +49,14 @@ def content(folder: Path) -> dict[str, bytes]:
     return {str(path.relative_to(folder)): path.read_bytes() for path in sorted(folder.rglob("*")) if path.is_file()}
 
 
-def test_shapes_are_told_without_reading_the_images(gather, tmp_path):
+def test_shapes_are_told_without_decoding_the_images(gather, tmp_path):
     root = tmp_path / "data"
     store.write(gather(), name="pets", root=root)
     folder = store.write(gather(3, split="val"), name="pets", root=root).folder
     source = store.open("pets", "val", root=root)
-    assert [source.shape(i) for i in range(3)] == [source[i].image.shape[:2] for i in range(3)] == [(24, 32)] * 3
+    assert source.kept_shapes is not None
+    assert source.shapes.tolist() == [list(source[i].image.shape[:2]) for i in range(3)] == [[24, 32]] * 3
+    assert store.open("pets", "val", root=root, first=2).shapes.tolist() == [[24, 32]] * 2
     path = folder / "pets-val.shapes.npy"
     np.save(path, np.zeros((2, 2), np.int32))
     with pytest.raises(UserError, match=r"pets-val.shapes.npy is damaged: it is int32 \[2, 2\]"):
@@ -62,9 +64,9 @@ def test_shapes_are_told_without_reading_the_images(gather, tmp_path):
     path.write_bytes(b"nothing of the kind")
     with pytest.raises(UserError, match=r"pets-val.shapes.npy is damaged: import the set again"):
         store.open("pets", "val", root=root)
+    # Sets of before that file was.
     path.unlink()
-    with pytest.raises(UserError, match="import it again, or leave"):
-        store.open("pets", "val", root=root).shape(0)
+    assert store.open("pets", "val", root=root).shapes.tolist() == [[24, 32]] * 3
 
 
 def test_what_is_written_is_read_back(gather, tmp_path):

@@ -24,7 +24,7 @@ def both(split, count):
 def experiment_in(workdir: Path) -> Experiment:
     tiny = config.load(TINY)
     data = dataclasses.replace(
-        tiny.data, train=both("train", 12), valid=both("validation", 3), image_size=(64, 96), buckets=((96, 64),)
+        tiny.data, train=both("train", 12), valid=both("validation", 3), image_size=(64, 96), turned=True
     )
     return dataclasses.replace(tiny, data=data, train=dataclasses.replace(tiny.train, steps=6), workdir=str(workdir))
 
@@ -46,7 +46,10 @@ def test_each_canvas_is_compiled_once(tmp_path: Path) -> None:
     assert model.apply._cache_size() == 2  # type: ignore[attr-defined]
 
 
-def test_canvases_that_the_network_cannot_take_are_refused(tmp_path: Path) -> None:
+def test_the_second_canvas_follows_the_first(tmp_path: Path) -> None:
     experiment = experiment_in(tmp_path)
-    with pytest.raises(ValueError, match=r"data.buckets is \(\(96, 70\),\): give multiples of 32, such as 64"):
-        dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, buckets=((96, 70),)))
+    assert experiment.canvases == ((64, 96), (96, 64))
+    for size in (64, (64, 64)):
+        assert dataclasses.replace(experiment.data, image_size=size).turned
+        square = dataclasses.replace(experiment, data=dataclasses.replace(experiment.data, image_size=size))
+        assert square.canvases == ((64, 64),)

@@ -79,8 +79,9 @@ class Augment:
                 raise ValueError(f"{name} is {getattr(self, name)}: give a probability, from 0 to 1")
         if not 0 <= self.rotate <= 180:
             raise ValueError(f"rotate is {self.rotate}: give degrees, from 0 to 180")
-        if not 0 <= self.shear < 45:
-            raise ValueError(f"shear is {self.shear}: give degrees, from 0 to below 45")
+        # At 45 along both axes a picture would be a line.
+        if not 0 <= self.shear <= 30:
+            raise ValueError(f"shear is {self.shear}: give degrees, from 0 to 30")
 
     @property
     def turns(self) -> bool:

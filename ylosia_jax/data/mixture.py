@@ -65,9 +65,10 @@ class Mapped:
             category=category if category >= 0 else None,
         )
 
-    def shape(self, index: int, /) -> tuple[int, int]:
-        """(height, width) of an example's image."""
-        return self.source.shape(index)
+    @property
+    def shapes(self) -> Int[np.ndarray, "n 2"]:
+        """Heights and widths of the source's images."""
+        return self.source.shapes
 
     def _posed(self, keypoints: Float[np.ndarray, "n j 3"]) -> Float[np.ndarray, "n J 3"] | None:
         if self._start is None or self.skeleton is None:
@@ -170,24 +171,21 @@ class Mixed:
     def __getitem__(self, index: int, /) -> Example:
         if not 0 <= index < len(self):
             raise IndexError(f"no example {index}; there are 0 to {len(self) - 1}")
-        number, place = self._place(index)
-        example = self._mapped[number][place]
-        # Two sets may both have an image 1.jpg.
-        name = f"{number}/{example.name}" if len(self.sources) > 1 else example.name
-        return dataclasses.replace(example, name=name, source=number)
-
-    def shape(self, index: int, /) -> tuple[int, int]:
-        """(height, width) of an example's image."""
-        number, place = self._place(index)
-        return self.sources[number].shape(place)
-
-    def _place(self, index: int) -> tuple[int, int]:
-        """Which source an example is from, and which of its own it is."""
         number = 0
         while index >= self.counts[number]:
             index -= self.counts[number]
             number += 1
-        return number, index % len(self.sources[number])
+        source = self._mapped[number]
+        example = source[index % len(source)]
+        # Two sets may both have an image 1.jpg.
+        name = f"{number}/{example.name}" if len(self.sources) > 1 else example.name
+        return dataclasses.replace(example, name=name, source=number)
+
+    @property
+    def shapes(self) -> Int[np.ndarray, "n 2"]:
+        """Heights and widths of the examples' images."""
+        pairs = zip(self.sources, self.counts, strict=True)
+        return np.concatenate([source.shapes[np.arange(count) % len(source)] for source, count in pairs])
 
     @functools.cached_property
     def _mapped(self) -> tuple[Mapped, ...]:

@@ -57,7 +57,9 @@ class Motion:
             rows, columns = (self._axis(image_ops.interpolation_matrix, axis) for axis in (0, 1))
             cover = rows.sum(axis=1)[:, None, None] * columns.sum(axis=1)[None, :, None]
             return image_ops.resample(image, rows, columns), cover
-        blurs = (image_ops.lowpass_matrix(self.canvas[axis], self.extent[axis], self.scale) for axis in (0, 1))
+        # A slant makes a picture narrow across itself.
+        scale = self.scale * _least_stretch(self.turn)
+        blurs = (image_ops.lowpass_matrix(self.canvas[axis], self.extent[axis], scale) for axis in (0, 1))
         points, inside = self._sources(self.turn)
         cover = inside[..., None].astype(jnp.float32)
         return image_ops.sample(image_ops.resample(image, *blurs), points, self.extent) * cover, cover
@@ -92,3 +94,10 @@ class Motion:
         places = (upright - self.start[::-1]) / self.scale
         inside = ((places > 0) & (places < self.extent[::-1])).all(axis=-1)
         return jnp.where(self.flips[::-1], self.extent[::-1] - places, places), inside
+
+
+def _least_stretch(matrix: Float[Array, "2 2"]) -> Float[Array, ""]:
+    """The smaller singular value, to rounding: of a turn it is 1, and shall not be less by a digit."""
+    squares, area = (matrix**2).sum(), matrix[0, 0] * matrix[1, 1] - matrix[0, 1] * matrix[1, 0]
+    least = jnp.sqrt((squares - jnp.sqrt(jnp.maximum(squares**2 - 4 * area**2, 0))) / 2)
+    return jnp.where(least > 0.99, 1, least)

@@ -10,6 +10,7 @@ import cv2
 import grain
 import jax
 import numpy as np
+from jaxtyping import Int
 
 from ylosia_jax import rle
 from ylosia_jax.data.augment import FILL
@@ -81,10 +82,12 @@ class Letterbox:
     def apply(self, image: np.ndarray, canvas: tuple[int, int]) -> np.ndarray:
         """Draws the picture on the canvas; the rest is filled. What is enlarged is interpolated."""
         height, width = self.extent
-        shrinks = height < self.size[0] or width < self.size[1]
-        interpolation = cv2.INTER_AREA if shrinks and self.style.resize == "area" else cv2.INTER_LINEAR
+        if self.style.resize == "area":
+            # First what shrinks, for OpenCV averages nothing where the other side grows.
+            smaller = min(width, self.size[1]), min(height, self.size[0])
+            image = cv2.resize(image, smaller, interpolation=cv2.INTER_AREA)
         page = np.full((*canvas, 3), self.style.fill, np.uint8)
-        page[:height, :width] = cv2.resize(image, (width, height), interpolation=interpolation)
+        page[:height, :width] = cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
         return page
 
     def apply_labels(self, labels: np.ndarray, canvas: tuple[int, int], fill: int) -> np.ndarray:
@@ -109,26 +112,35 @@ def canvas_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
     return (image_size, image_size) if isinstance(image_size, int) else image_size
 
 
-def bucket_of(size: tuple[int, int], canvases: Sequence[tuple[int, int]]) -> int:
-    """Which canvas shows a picture largest: an upright one is small on a canvas that lies. Of equals, the smallest.
+def canvas_numbers(shapes: Int[np.ndarray, "n 2"], canvases: Sequence[tuple[int, int]]) -> Int[np.ndarray, " n"]:
+    """Which canvas shows each picture largest: an upright one is small on a canvas that lies. Of equals, the smallest.
 
     Args:
-      size: (height, width) of the picture.
+      shapes: (height, width) of the pictures.
     """
-
-    def order(number: int) -> tuple[float, int]:
-        height, width = canvases[number]
-        return -min(height / size[0], width / size[1]), height * width
-
-    return min(range(len(canvases)), key=order)
+    sides = np.array(canvases)
+    order = np.argsort(sides.prod(axis=1), kind="stable")
+    ratios = (sides[order] / np.asarray(shapes)[:, None]).min(axis=-1)
+    return order[ratios.argmax(axis=1)]
 
 
-def buckets_of(source: Source, canvases: Sequence[tuple[int, int]]) -> list[Sequence[int]]:
+def buckets_of(source: Source, canvases: Sequence[tuple[int, int]]) -> list[Int[np.ndarray, " _"]]:
     """The places in the source, ascending, of the images of each canvas."""
     if len(canvases) == 1:
-        return [range(len(source))]
-    own = np.array([bucket_of(source.shape(i), canvases) for i in range(len(source))])
-    return [np.flatnonzero(own == number).tolist() for number in range(len(canvases))]
+        return [np.arange(len(source))]
+    own = canvas_numbers(source.shapes, canvases)
+    return [np.flatnonzero(own == number) for number in range(len(canvases))]
+
+
+def filled_canvases(source: Source, canvases: Sequence[tuple[int, int]], batch_size: int) -> Sequence[tuple[int, int]]:
+    """Those canvases that have enough images for a batch; the others' images go to these."""
+    while len(canvases) > 1:
+        counts = [len(own) for own in buckets_of(source, canvases)]
+        fewest = min(range(len(canvases)), key=counts.__getitem__)
+        if counts[fewest] >= batch_size:
+            break
+        canvases = [canvas for number, canvas in enumerate(canvases) if number != fewest]
+    return canvases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -307,6 +319,22 @@ def in_turns(counts: Sequence[int]) -> Callable[[int], tuple[int, int]]:
     return whose
 
 
+def each_at_first(counts: Sequence[int]) -> Callable[[int], tuple[int, int]]:
+    """`in_turns`, but everybody's first turn comes at the very beginning."""
+    whose = in_turns(counts)
+    firsts = sorted(next(i for i in itertools.count() if whose(i)[0] == number) for number in range(len(counts)))
+
+    def early(i: int) -> tuple[int, int]:
+        if i < len(firsts):
+            return whose(firsts[i])
+        i -= len(firsts)
+        for first in firsts:
+            i += i >= first
+        return whose(i)
+
+    return early
+
+
 def train_batches(
     source: Source,
     *,
@@ -326,15 +354,18 @@ def train_batches(
 
     Each epoch is shuffled anew from the seed, and batches run across the seam between epochs, so every example is seen
     equally often. The sets of a mixture are shuffled each on its own and take turns, so that every batch has as much of
-    each as any other, to one image: batch norm sees the same mixture in every step. Global batch t holds the shuffled
-    stream's examples t * batch_size and on, in that order, and a host gets a block of rows: the global batch is the
-    same for any number of hosts, and the iterator's state is its number of batches, valid for any number of hosts too.
+    each as any other, to one image: batch norm sees the same mixture in every step (of images of one canvas). Global
+    batch t holds the shuffled stream's examples t * batch_size and on, in that order, and a host gets a block of rows:
+    the global batch is the same for any number of hosts, and the iterator's state is its number of batches, valid for
+    any number of hosts too.
 
     With several canvases each batch is of one: images are sorted by which shows them largest, those of each are
-    shuffled on their own, and its batches take turns with the others' in proportion.
+    shuffled on their own, and its batches take turns with the others' in proportion; every canvas has one of the first
+    batches, so that all is compiled, and its memory taken, before anything is learned. A canvas that has no batch full
+    of images is not used.
 
     Args:
-      canvases: (height, width) of each, see `bucket_of`.
+      canvases: (height, width) of each, see `canvas_numbers`.
       batch_size: of the global batch, over all hosts.
       needs: what batches hold beside boxes.
       style: how pictures are drawn.
@@ -345,17 +376,18 @@ def train_batches(
     if batch_size % processes:
         raise ValueError(f"data.batch_size {batch_size} is not divisible by the {processes} hosts")
     rows = batch_size // processes
+    canvases = filled_canvases(source, canvases, batch_size)
     item_bytes = max(height * width for height, width in canvases) * 5  # the image and two maps
     kept: dict[int, Batch] = {}
     buckets = buckets_of(source, canvases)
     ends = np.cumsum(source.counts if isinstance(source, Mixed) else (len(source),))
     orders = [shuffled(np.diff(np.searchsorted(own, ends), prepend=0).tolist(), seed) for own in buckets]
-    whose = in_turns([len(own) for own in buckets])
+    whose = each_at_first([len(own) for own in buckets])
 
     def load(batch: int) -> Batch:
         number, nth = whose(batch)
         own, order, first = buckets[number], orders[number], nth * batch_size + process * rows
-        places = [(own[order(i)], i // len(own)) for i in range(first, first + rows)]
+        places = [(int(own[order(i)]), i // len(own)) for i in range(first, first + rows)]
         return stack([item(index, epoch, canvases[number]) for index, epoch in places])
 
     def item(index: int, epoch: int, canvas: tuple[int, int]) -> Batch:
@@ -384,9 +416,9 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, list[Example]]]:
     """This host's share of a split, in order, once, with the examples themselves.
 
-    The images of each canvas come after those of the one before, see `bucket_of`. Its last batch is filled with images
-    of nothing but the grey of `style`, whose `index` is -1. Every host gets the same number of batches, since the hosts
-    run the network together.
+    The images of each canvas come after those of the one before, see `canvas_numbers`. Its last batch is filled with
+    images of nothing but the grey of `style`, whose `index` is -1. Every host gets the same number of batches, since
+    the hosts run the network together.
     """
     rows = batch_size // processes
     for canvas, places in zip(canvases, buckets_of(source, canvases), strict=True):

@@ -13,6 +13,7 @@ from typing import Literal, get_args
 
 import cv2
 import numpy as np
+from jaxtyping import Int
 
 from ylosia_jax import rle
 from ylosia_jax.data.scenes_figures import FIGURES, Figure
@@ -178,9 +179,10 @@ class Scenes:
             raise IndexError(f"no scene {index}; the {self.split} split has scenes 0 to {self.size - 1}")
         return truth(draw(self.seed, self.split, index, self.image_size), f"{index:06d}.png")
 
-    def shape(self, index: int, /) -> tuple[int, int]:
-        """(height, width) of a scene: all have the same."""
-        return self.image_size
+    @property
+    def shapes(self) -> Int[np.ndarray, "n 2"]:
+        """Height and width of each scene, the same of all."""
+        return np.tile(self.image_size, (self.size, 1))
 
 
 def _place(rng: np.random.Generator, height: int, width: int) -> tuple[list[Thing], np.ndarray]:

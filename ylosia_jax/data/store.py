@@ -5,6 +5,7 @@ it too. Images are stored as the bytes of their files: nothing is compressed twi
 """
 
 import dataclasses
+import functools
 import json
 import operator
 import os
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Any, SupportsIndex
 
 import numpy as np
+from jaxtyping import Int
 from tqdm import tqdm
 
 from ylosia_jax.data.images import decode, decode_labels
@@ -265,7 +267,7 @@ class Stored:
       parse: of one of them.
       stuff, skeleton, labels: see `types.Source`.
       first: only so many examples, from the first on; None for all.
-      shapes: heights and widths of the images; None for a set that was imported before they were kept.
+      kept_shapes: heights and widths of all images of the split; None for a set of before they were kept.
     """
 
     name: str
@@ -278,7 +280,7 @@ class Stored:
     skeleton: Skeleton | None = None
     labels: frozenset[Label] = frozenset({"box"})
     first: int | None = None
-    shapes: np.ndarray | None = dataclasses.field(default=None, repr=False)
+    kept_shapes: np.ndarray | None = dataclasses.field(default=None, repr=False)
 
     def __len__(self) -> int:
         return len(self.records) if self.first is None else min(self.first, len(self.records))
@@ -315,19 +317,16 @@ class Stored:
             category=category if category >= 0 else None,
         )
 
-    def shape(self, index: int, /) -> tuple[int, int]:
-        """(height, width) of an example's image.
+    @property
+    def shapes(self) -> Int[np.ndarray, "n 2"]:
+        """Heights and widths of the images."""
+        return self._read_shapes if self.kept_shapes is None else np.array(self.kept_shapes[: len(self)])
 
-        Raises:
-          UserError: if the set was imported before these were kept.
-        """
-        if self.shapes is None:
-            raise UserError(
-                f"{self.name}/{self.split} does not say how large its images are, by which they are put into buckets: "
-                "import it again, or leave data.buckets empty"
-            )
-        height, width = self.shapes[index]
-        return int(height), int(width)
+    @functools.cached_property
+    def _read_shapes(self) -> Int[np.ndarray, "n 2"]:
+        # Every image's bytes come along.
+        fields = (self.parse(self.records[i]).features.feature for i in range(len(self)))
+        return np.array([[field[side].int64_list.value[0] for side in ("height", "width")] for field in fields])
 
 
 def open(
@@ -369,7 +368,7 @@ def open(
         records=records,
         parse=parse,
         first=first,
-        shapes=shapes,
+        kept_shapes=shapes,
         **_labels(builder),
     )
 
