@@ -99,6 +99,22 @@ def test_odd_paddings_equal_the_sum_over_taps(kernel, strides, padding, size):
 
 
 @pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("padding", "kernel"), [("half", (3, 3)), ("VALID", (2, 3)), ("SAME", (5, 1))])
+def test_wide_kernels_equal_lax(padding, kernel, stride):
+    padding = tuple((size // 2, size // 2) for size in kernel) if padding == "half" else padding
+    args = (random(2, 9, 7, 128), random(*kernel, 128, 130, seed=1) / 40, (stride, stride), padding)
+    assert_same(value_and_gradients(conv_general_dilated, *args), value_and_gradients(lax.conv_general_dilated, *args))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
+@pytest.mark.parametrize(("size", "kernel"), [((2, 2), 3), ((1, 1), 3), ((4, 4), 5), ((2, 3), 5)])
+def test_maps_of_fewer_cells_than_the_kernel_equal_lax(size, kernel, stride):
+    half = kernel // 2
+    args = (random(3, *size, 6), random(kernel, kernel, 6, 5, seed=1), (stride, stride), ((half, half),) * 2)
+    assert_same(value_and_gradients(conv_general_dilated, *args), value_and_gradients(lax.conv_general_dilated, *args))
+
+
+@pytest.mark.parametrize("stride", [1, 2])
 @pytest.mark.parametrize("bands", [1, 3])
 def test_bands_change_nothing(monkeypatch, bands, stride):
     """Of rows, there and back, and of the output channels of the kernel's gradient."""
