@@ -33,7 +33,7 @@ def get_config() -> Experiment:
             cache=0.1,
         ),
         # Digits have one way up and one way round: shift, scale, turn and slant them as hands do.
-        augment=Augment(scale=(0.8, 1.2), translate=0.1, rotate=10, shear=8),
+        augment=Augment(scale=(0.8, 1.2), translate=0.1, rotate=10.0, shear=8.0),
         optim=Optim(lr=4e-3, warmup_steps=50, ema_decay=0.99, ema_warmup=50),
         train=Train(epochs=120, evaluate_every=10, best_metric="classification/top1"),
     )
