@@ -1,6 +1,6 @@
 """LeNet-5, in today's form, on MNIST's digits, from random weights: 32 px, batch 64, 120 epochs of 5,000 images.
 
-Expected: top1 of 0.985 on val (two seeds: 0.985, 0.985), after 8 minutes on one CPU core;
+Expected: top1 of 0.985 on val (two seeds), after 8 minutes on one CPU core;
 `experiments/classifiers/` has the table.
 
     ylosia data import idx PATH/TO/mnist --name mnist
