@@ -30,7 +30,7 @@ def get_config() -> Experiment:
             classes=("person",),
             skeleton=COCO_PERSON,
             image_size=(800, 1344),
-            turned=True,
+            aspect_grouping=True,
             batch_size=16,
             max_objects=100,
             threads=16,

@@ -28,7 +28,7 @@ def get_config() -> Experiment:
             valid=Imported("coco", split="val"),
             classes=THINGS,
             image_size=(800, 1344),
-            turned=True,
+            aspect_grouping=True,
             batch_size=16,
             max_objects=100,
             threads=16,

@@ -27,8 +27,9 @@ class Data:
       stuff: names of the other semantic classes; the data must agree.
       skeleton: of the poses; the data must agree.
       image_size: side of the square canvas in pixels, or (height, width).
-      turned: whether there is a second canvas, the first one turned: an upright picture is small on one that lies. Each
-        image goes where it is largest, a batch is of one canvas, and each canvas is compiled once.
+      aspect_grouping: whether there is a second canvas, of swapped sides: an upright picture is small on one that lies.
+        Each image goes where it is largest, a batch is of one canvas, and each canvas is compiled once. Where a canvas
+        has not a batch of images, training shows them on the other.
       resize: how a picture gets its size on the canvas, see `pipeline.Resize`.
       stretch: whether pictures fill their canvas, as in the papers of SSD and the first YOLO, or keep their shape.
       fill: value, from 0 to 255, of the grey where no picture is, on the canvas as it is and as augmentation moves it.
@@ -45,7 +46,7 @@ class Data:
     stuff: tuple[str, ...] = ()
     skeleton: Skeleton | None = None
     image_size: int | tuple[int, int] = 640
-    turned: bool = False
+    aspect_grouping: bool = False
     resize: Resize = "area"
     stretch: bool = False
     fill: int = FILL
@@ -129,9 +130,11 @@ class Experiment:
 
     @property
     def canvases(self) -> tuple[tuple[int, int], ...]:
-        """All that there are; a square that is turned is the same."""
+        """All that there are; of a square there is no second."""
         height, width = self.canvas
-        return ((height, width), (width, height)) if self.data.turned and height != width else (self.canvas,)
+        if not self.data.aspect_grouping or height == width:
+            return (self.canvas,)
+        return (height, width), (width, height)
 
     @property
     def labels(self) -> frozenset[Label]:

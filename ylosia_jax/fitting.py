@@ -8,7 +8,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from ylosia_jax.data.pipeline import buckets_of, prepare, stack
+from ylosia_jax.data.order import buckets_of
+from ylosia_jax.data.pipeline import prepare, stack
 from ylosia_jax.experiment import Experiment
 from ylosia_jax.ops.image import to_float
 from ylosia_jax.train.questions import selection
@@ -75,15 +76,11 @@ def _fit(experiment: Experiment, state: State, source: Source, name: str, task: 
 
 
 def _batches(experiment: Experiment, source: Source) -> Iterator[Batch]:
-    rows, most, needs, style = (
-        experiment.data.batch_size,
-        experiment.data.max_objects,
-        experiment.needs,
-        experiment.data.style,
-    )
+    data, needs, rows = experiment.data, experiment.needs, experiment.data.batch_size
     for canvas, places in zip(experiment.canvases, buckets_of(source, experiment.canvases), strict=True):
         for first in range(0, len(places), rows):
-            items = [prepare(source[i], i, 0, canvas, most, needs, style) for i in places[first : first + rows]]
+            shown = places[first : first + rows]
+            items = [prepare(source[i], i, 0, canvas, data.max_objects, needs, data.style) for i in shown]
             blank = jax.tree.map(np.zeros_like, items[0])
             yield stack(items + [blank] * (rows - len(items)))
 

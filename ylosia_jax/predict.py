@@ -16,7 +16,8 @@ from ylosia_jax import config as configs
 from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, unpad
 from ylosia_jax.data.images import MAX_IMAGE_BYTES, decode_whole, verify
-from ylosia_jax.data.pipeline import PLAIN, Needs, Style, canvas_numbers, prepare
+from ylosia_jax.data.order import assign_buckets
+from ylosia_jax.data.pipeline import PLAIN, Needs, Style, prepare
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.evaluate import letterbox_of, make_predict
 from ylosia_jax.experiment import Experiment
@@ -239,7 +240,7 @@ class Model:
             crowd=nothing.astype(bool),
             area=nothing.astype(np.float32),
         )
-        canvas = self.canvases[int(canvas_numbers(np.array([pixels.shape[:2]]), self.canvases)[0])]
+        canvas = self.canvases[int(assign_buckets(np.array([pixels.shape[:2]]), self.canvases)[0])]
         ready = prepare(example, 0, 0, canvas, 1, Needs(regions=self.regions), self.style)
         batch = jax.tree.map(lambda x: np.asarray(x)[None], ready)
         found = jax.device_get(self.apply(self.variables, batch.image, None, batch.regions))

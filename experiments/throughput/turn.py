@@ -54,7 +54,7 @@ def ours(system: str, batch: int, height: int, width: int) -> Turn:
 
     canvas = tuple(-(-side // 32) * 32 for side in (height, width))
     experiment = config.load(ROOT / SYSTEMS[system])
-    data = dataclasses.replace(experiment.data, batch_size=batch, image_size=canvas, turned=False)
+    data = dataclasses.replace(experiment.data, batch_size=batch, image_size=canvas, aspect_grouping=False)
     experiment = dataclasses.replace(experiment, data=data)
     mesh = make_mesh(jax.devices()[:1])
     compiled = compile_step(experiment, mesh, 10_000)

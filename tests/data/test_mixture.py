@@ -7,7 +7,8 @@ from ylosia_jax import rle
 from ylosia_jax.answers import ImageAnswer, true_segments
 from ylosia_jax.data.datasets import Imported, Mixture, open_dataset, other_split
 from ylosia_jax.data.mixture import Mapped, Mixed, join_skeletons, renamed
-from ylosia_jax.data.pipeline import Needs, prepare, shuffled, train_batches
+from ylosia_jax.data.order import shuffled
+from ylosia_jax.data.pipeline import Needs, prepare, train_batches
 from ylosia_jax.data.scenes import CLASSES, Scenes
 from ylosia_jax.data.scenes_grounds import STUFF
 from ylosia_jax.data.skeletons import COCO_PERSON

@@ -16,8 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int, Key, PRNGKeyArray
 
+from ylosia_jax.data.affine import Affine
 from ylosia_jax.data.copy_paste import copy_paste
-from ylosia_jax.data.motion import Motion
 from ylosia_jax.data.pasted import Pasted, compact
 from ylosia_jax.ops import boxes as box_ops
 from ylosia_jax.ops import image as image_ops
@@ -39,6 +39,7 @@ class Augment:
       jitter: place a lone picture anywhere on its canvas, and of one that is larger show any part, instead of shifting
         it about the middle. With a scale of (0.1, 2) this is large-scale jitter (arXiv:2012.07177, section 3).
       rotate: largest turn about the middle of the canvas, in degrees. A box becomes the upright one around its corners.
+        Turned or slanted pixels are gathered, which TPUs are slow at.
       shear: largest slant, in degrees, along each axis.
       mosaic: probability that an image shares its canvas with the next three of the batch (YOLOv4, arXiv:2004.10934,
         section 3.3).
@@ -236,7 +237,7 @@ def _paste(
     canvas = jnp.array([height, width], jnp.float32)
 
     def one(batch: Batch, draw: dict[str, Array], shown: Array) -> Pasted:
-        motion = Motion(
+        affine = Affine(
             extent=batch.extent,
             flips=jnp.stack([draw["flip_vertical"][tile], draw["flip"][tile]]),
             scale=draw["scale"],
@@ -246,10 +247,10 @@ def _paste(
         )
 
         def labels(numbers: Array | None) -> Array | None:
-            return None if numbers is None else motion.labels(numbers) * shown
+            return None if numbers is None else affine.labels(numbers) * shown
 
-        move = functools.partial(_move, config, motion, shown, mirror)
-        image, cover = motion.image(image_ops.to_float(batch.image))
+        move = functools.partial(_move, config, affine, shown, mirror)
+        image, cover = affine.image(image_ops.to_float(batch.image))
         moved, instances = move(batch.objects), labels(batch.instances)
         if instances is not None:
             # An object that has left, or that is too small to be one, has no mask either.
@@ -269,10 +270,10 @@ def _paste(
     return jax.vmap(one)(batch, draws, shown)
 
 
-def _move(config: Augment, motion: Motion, shown: Array, mirror: Int[Array, " J"], objects: Objects) -> Objects:
+def _move(config: Augment, affine: Affine, shown: Array, mirror: Int[Array, " J"], objects: Objects) -> Objects:
     """Moves one image's objects, and drops those out of view."""
-    height, width = motion.canvas
-    boxes = motion.boxes(objects.boxes)
+    height, width = affine.canvas
+    boxes = affine.boxes(objects.boxes)
     seen = box_ops.clip(boxes, height, width)
     sides = seen[:, 2:] - seen[:, :2]
     visible = box_ops.area(seen) >= config.min_visible * box_ops.area(boxes)
@@ -281,8 +282,8 @@ def _move(config: Augment, motion: Motion, shown: Array, mirror: Int[Array, " J"
     keypoints = objects.keypoints
     if keypoints is not None:
         # A mirror exchanges left and right whichever way it stands; two mirrors are a turn, which does not.
-        swapped = jnp.where(motion.flips[0] ^ motion.flips[1], jnp.take(keypoints, mirror, axis=1), keypoints)
-        place = motion.points(swapped[..., :2])
+        swapped = jnp.where(affine.flips[0] ^ affine.flips[1], jnp.take(keypoints, mirror, axis=1), keypoints)
+        place = affine.points(swapped[..., :2])
         inside = ((place >= 0) & (place < jnp.array([width, height]))).all(axis=-1) & valid[:, None]
         v = swapped[..., 2] * inside
         keypoints = jnp.concatenate([place * (v > 0)[..., None], v[..., None]], axis=-1)

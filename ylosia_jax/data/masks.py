@@ -90,7 +90,7 @@ def _left_out(folder: Path, images: dict[str, Path], splits: dict[str, list[str]
         (sorted(path.name for path in masks if path.stem not in images), "a mask without an image"),
     ):
         if lost:
-            notes.append(f"{folder}: {records.count(len(lost), 'file')} left out, {what}: {', '.join(lost[:5])}"[:300])
+            notes.append(f"{folder}: {records.count(len(lost), 'file')} left out, {what}: {', '.join(lost[:5])}")
     return notes
 
 

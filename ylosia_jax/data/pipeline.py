@@ -3,18 +3,18 @@
 import dataclasses
 import itertools
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal
 
 import cv2
 import grain
 import jax
 import numpy as np
-from jaxtyping import Int
 
 from ylosia_jax import rle
 from ylosia_jax.data.augment import FILL
 from ylosia_jax.data.mixture import Mixed
+from ylosia_jax.data.order import buckets_of, each_at_first, filled_canvases, shuffled
 from ylosia_jax.data.regions import SelectiveSearch
 from ylosia_jax.types import VOID, Batch, Example, Objects, Rois, Source
 
@@ -110,37 +110,6 @@ class Letterbox:
 def canvas_of(image_size: int | tuple[int, int]) -> tuple[int, int]:
     """(height, width) of the canvas that an `image_size` names; one number is a square."""
     return (image_size, image_size) if isinstance(image_size, int) else image_size
-
-
-def canvas_numbers(shapes: Int[np.ndarray, "n 2"], canvases: Sequence[tuple[int, int]]) -> Int[np.ndarray, " n"]:
-    """Which canvas shows each picture largest: an upright one is small on a canvas that lies. Of equals, the smallest.
-
-    Args:
-      shapes: (height, width) of the pictures.
-    """
-    sides = np.array(canvases)
-    order = np.argsort(sides.prod(axis=1), kind="stable")
-    ratios = (sides[order] / np.asarray(shapes)[:, None]).min(axis=-1)
-    return order[ratios.argmax(axis=1)]
-
-
-def buckets_of(source: Source, canvases: Sequence[tuple[int, int]]) -> list[Int[np.ndarray, " _"]]:
-    """The places in the source, ascending, of the images of each canvas."""
-    if len(canvases) == 1:
-        return [np.arange(len(source))]
-    own = canvas_numbers(source.shapes, canvases)
-    return [np.flatnonzero(own == number) for number in range(len(canvases))]
-
-
-def filled_canvases(source: Source, canvases: Sequence[tuple[int, int]], batch_size: int) -> Sequence[tuple[int, int]]:
-    """Those canvases that have enough images for a batch; the others' images go to these."""
-    while len(canvases) > 1:
-        counts = [len(own) for own in buckets_of(source, canvases)]
-        fewest = min(range(len(canvases)), key=counts.__getitem__)
-        if counts[fewest] >= batch_size:
-            break
-        canvases = [canvas for number, canvas in enumerate(canvases) if number != fewest]
-    return canvases
 
 
 @dataclasses.dataclass(frozen=True)
@@ -281,60 +250,6 @@ def stack(items: list[Batch]) -> Batch:
     return jax.tree.map(lambda *x: np.stack(x), *items)
 
 
-def shuffled(counts: Sequence[int], seed: int) -> Callable[[int], int]:
-    """The place in the source of the i-th example of a run, whose sets of so many images stand behind one another.
-
-    In each pass every set is in an order of its own, and the sets take turns in proportion to their images. The same
-    seed gives the same order; one set alone is in Grain's own.
-
-    Args:
-      counts: images of each set.
-    """
-    ends = np.cumsum(counts)
-    sets: list[Any] = [
-        # Of nothing there is no order.
-        grain.MapDataset.range(int(end) - count, int(end)).shuffle(seed=seed + number).repeat() if count else None
-        for number, (count, end) in enumerate(zip(counts, ends, strict=True))
-    ]
-    whose = in_turns(counts)
-
-    def place(i: int) -> int:
-        number, nth = whose(i)
-        return int(sets[number][nth])
-
-    return place
-
-
-def in_turns(counts: Sequence[int]) -> Callable[[int], tuple[int, int]]:
-    """Several that take turns, as evenly as their numbers allow: whose the i-th turn is, and which of its own it is."""
-    ends = np.cumsum(counts)
-    starts = ends - counts
-    turns = np.argsort(np.concatenate([(np.arange(count) + 0.5) / count for count in counts]), kind="stable")
-
-    def whose(i: int) -> tuple[int, int]:
-        passed, turn = divmod(i, len(turns))
-        number = int(np.searchsorted(ends, turns[turn], side="right"))
-        return number, passed * counts[number] + int(turns[turn]) - int(starts[number])
-
-    return whose
-
-
-def each_at_first(counts: Sequence[int]) -> Callable[[int], tuple[int, int]]:
-    """`in_turns`, but everybody's first turn comes at the very beginning."""
-    whose = in_turns(counts)
-    firsts = sorted(next(i for i in itertools.count() if whose(i)[0] == number) for number in range(len(counts)))
-
-    def early(i: int) -> tuple[int, int]:
-        if i < len(firsts):
-            return whose(firsts[i])
-        i -= len(firsts)
-        for first in firsts:
-            i += i >= first
-        return whose(i)
-
-    return early
-
-
 def train_batches(
     source: Source,
     *,
@@ -365,7 +280,7 @@ def train_batches(
     of images is not used.
 
     Args:
-      canvases: (height, width) of each, see `canvas_numbers`.
+      canvases: (height, width) of each, see `assign_buckets`.
       batch_size: of the global batch, over all hosts.
       needs: what batches hold beside boxes.
       style: how pictures are drawn.
@@ -416,7 +331,7 @@ def eval_batches(
 ) -> Iterator[tuple[Batch, list[Example]]]:
     """This host's share of a split, in order, once, with the examples themselves.
 
-    The images of each canvas come after those of the one before, see `canvas_numbers`. Its last batch is filled with
+    The images of each canvas come after those of the one before, see `assign_buckets`. Its last batch is filled with
     images of nothing but the grey of `style`, whose `index` is -1. Every host gets the same number of batches, since
     the hosts run the network together.
     """

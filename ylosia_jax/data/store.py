@@ -205,11 +205,11 @@ def _write_shards(found: Imported, name: str, folder: Path, shard_bytes: int) ->
     writer.close_all()
     for split, members in found.splits.items():
         shapes = np.array([(record.height, record.width) for record in members], np.int32)
-        np.save(_shapes(folder, name, split), shapes)
+        np.save(_shapes_file(folder, name, split), shapes)
     return {split: len(info.splits[split].shard_lengths) for split in found.splits}
 
 
-def _shapes(folder: Path, name: str, split: str) -> Path:
+def _shapes_file(folder: Path, name: str, split: str) -> Path:
     """The file of a split's images' heights and widths: to sort them by shape nobody has to read them all."""
     return folder / f"{name}-{split}.shapes.npy"
 
@@ -320,10 +320,10 @@ class Stored:
     @property
     def shapes(self) -> Int[np.ndarray, "n 2"]:
         """Heights and widths of the images."""
-        return self._read_shapes if self.kept_shapes is None else np.array(self.kept_shapes[: len(self)])
+        return self._scanned_shapes if self.kept_shapes is None else np.array(self.kept_shapes[: len(self)])
 
     @functools.cached_property
-    def _read_shapes(self) -> Int[np.ndarray, "n 2"]:
+    def _scanned_shapes(self) -> Int[np.ndarray, "n 2"]:
         # Every image's bytes come along.
         fields = (self.parse(self.records[i]).features.feature for i in range(len(self)))
         return np.array([[field[side].int64_list.value[0] for side in ("height", "width")] for field in fields])
@@ -360,7 +360,7 @@ def open(
             raise UserError(f"set {folder} is damaged: {part.filename} is missing; import it again")
     parse = tf_example_pb2.Example.FromString  # pyright: ignore[reportAttributeAccessIssue] made by protobuf at import
     records = builder.as_data_source(split, deserialize_method=tfds_decode.DeserializeMethod.RAW_BYTES)
-    shapes = _read_shapes(_shapes(folder, builder.name, split), len(records))
+    shapes = _read_shapes(_shapes_file(folder, builder.name, split), len(records))
     return Stored(
         builder.name,
         split,

@@ -43,9 +43,9 @@ def conv_general_dilated(
     On the CPU platform a 1x1 convolution becomes a matrix product, and the gradient by the input of a strided one
     becomes a plain convolution for each remainder of the stride, where XLA's own convolves an input filled up with
     zeros. A depthwise one becomes a sum of shifted maps, about fifteen times faster than XLA's own. The gradient by a
-    kernel of 128 channels and more becomes a product for each row of it, two to three times faster on large maps; a map
-    of fewer cells than the kernel has becomes one product of all shifted maps, a hundred times faster. The platform is
-    that of lowering, so a program compiled on a CPU for another accelerator is lax's own there.
+    kernel of 128 channels and more becomes a product for each of its rows, and a convolution of a map of fewer cells
+    than the kernel has one product of all shifted maps (`experiments/speed` has the times). The platform is that of
+    lowering, so a program compiled on a CPU for another accelerator is lax's own there.
 
     Fast forms cover two spatial dimensions in NHWC with HWIO kernels, no dilation but in depthwise ones, and no groups
     but those of one channel in and out; everything else is lax's on every platform. Arguments, shapes and errors are
@@ -260,13 +260,12 @@ def _shifted_rows(
     """Of each row of a kernel the map as its taps see it, one tap's channels after the other's."""
     x = lax.pad(x, jnp.zeros((), x.dtype), ((0, 0, 0), (*pads[0], 0), (*pads[1], 0), (0, 0, 0)))
     high, wide = ((x.shape[axis + 1] - taps[axis]) // strides[axis] * strides[axis] + 1 for axis in (0, 1))
-    return [
-        jnp.concatenate(
-            [x[:, i : i + high : strides[0], j : j + wide : strides[1]] for j in range(taps[1])],
-            axis=3,
-        )
-        for i in range(taps[0])
-    ]
+
+    def row(i: int) -> Array:
+        seen = [x[:, i : i + high : strides[0], j : j + wide : strides[1]] for j in range(taps[1])]
+        return jnp.concatenate(seen, axis=3)
+
+    return [row(i) for i in range(taps[0])]
 
 
 def _kernel_gradient(

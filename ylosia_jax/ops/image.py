@@ -40,8 +40,10 @@ def interpolation_matrix(
     return weights * inside[:, None]
 
 
-def lowpass_matrix(size: int, extent: Float[Array, ""] | float, scale: Float[Array, ""] | float) -> Array:
-    """One axis of a blur that leaves no detail finer than a pixel will be wide, `[size, size]`.
+def lowpass_matrix(
+    size: int, extent: Float[Array, ""] | float, scale: Float[Array, ""] | float
+) -> Float[Array, "{size} {size}"]:
+    """One axis of a blur that leaves no detail finer than a pixel will be wide.
 
     What is shrunk by sampling it at points is to be blurred before, or fine patterns become coarse ones.
 

@@ -1,4 +1,4 @@
-"""Where augmentation brings a picture: one transform for its pixels, boxes, points and maps of numbers.
+"""Affine transforms of pictures: one for the pixels, boxes, points and maps of numbers of each.
 
 Shape shorthand: N objects, H W canvas, which pictures come from and go to. Pairs that tell of rows and columns are
 (y, x), places are (x, y).
@@ -14,8 +14,10 @@ from ylosia_jax.ops import image as image_ops
 
 
 @struct.dataclass
-class Motion:
+class Affine:
     """A picture is mirrored in place, scaled, shifted, and turned and slanted about the middle of the canvas.
+
+    Without `turn` all pixels move by one matrix an axis; with it they are gathered, which TPUs are slow at.
 
     Attributes:
       extent: [2] height and width of the picture, in the top left corner of its canvas.
@@ -38,12 +40,12 @@ class Motion:
         return jnp.array([self.canvas[1] / 2, self.canvas[0] / 2], jnp.float32)
 
     def points(self, places: Float[Array, "*N 2"]) -> Float[Array, "*N 2"]:
-        """Where places of the picture go."""
+        """Where places (x, y) of the picture go, in pixels of the new canvas; beyond it where the picture is."""
         mirrored = jnp.where(self.flips[::-1], self.extent[::-1] - places, places)
         return self._turned(mirrored * self.scale + self.start[::-1])
 
     def boxes(self, boxes: Float[Array, "N 4"]) -> Float[Array, "N 4"]:
-        """The smallest upright boxes around the boxes' corners."""
+        """The smallest upright boxes around the boxes' corners: xyxy, reaching beyond the canvas where pictures do."""
         low, high = self.points(boxes[:, :2]), self.points(boxes[:, 2:])
         ends = [low, high]
         if self.turn is not None:

@@ -4,16 +4,16 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ylosia_jax.data.affine import Affine
 from ylosia_jax.data.augment import Augment, augment
-from ylosia_jax.data.motion import Motion
 from ylosia_jax.types import Batch, Objects
 
 CANVAS = (64, 80)
 
 
-def motion_of(*, extent=(50, 61), flips=(False, False), scale=1.0, start=(4.0, 7.0), turn=None, canvas=CANVAS):
+def affine_of(*, extent=(50, 61), flips=(False, False), scale=1.0, start=(4.0, 7.0), turn=None, canvas=CANVAS):
     turn = None if turn is None else jnp.array(turn, jnp.float32)
-    return Motion(jnp.array(extent, jnp.float32), jnp.array(flips), jnp.float32(scale), jnp.array(start), turn, canvas)
+    return Affine(jnp.array(extent, jnp.float32), jnp.array(flips), jnp.float32(scale), jnp.array(start), turn, canvas)
 
 
 def turned(degrees, slant=(0.0, 0.0)):
@@ -26,47 +26,47 @@ def noise(canvas=CANVAS, seed=0):
     return np.random.default_rng(seed).uniform(size=(*canvas, 3)).astype(np.float32)
 
 
-def matrix_of(motion):
+def matrix_of(affine):
     """[3, 3] from the picture's places to the canvas's, in float64."""
     mirror = np.eye(3)
-    for axis, flip in enumerate(np.array(motion.flips)[::-1]):
+    for axis, flip in enumerate(np.array(affine.flips)[::-1]):
         if flip:
-            mirror[axis, axis], mirror[axis, 2] = -1, float(motion.extent[1 - axis])
-    place = np.diag([float(motion.scale), float(motion.scale), 1])
-    place[:2, 2] = np.array(motion.start)[::-1]
+            mirror[axis, axis], mirror[axis, 2] = -1, float(affine.extent[1 - axis])
+    place = np.diag([float(affine.scale), float(affine.scale), 1])
+    place[:2, 2] = np.array(affine.start)[::-1]
     turn, there = np.eye(3), np.eye(3)
-    turn[:2, :2] = np.array(motion.turn)
-    there[:2, 2] = motion.canvas[1] / 2, motion.canvas[0] / 2
+    turn[:2, :2] = np.array(affine.turn)
+    there[:2, 2] = affine.canvas[1] / 2, affine.canvas[0] / 2
     return there @ turn @ np.linalg.inv(there) @ place @ mirror
 
 
 @pytest.mark.parametrize("flips", [(False, False), (True, False), (False, True), (True, True)])
 def test_a_turn_is_what_scipy_samples(flips):
-    motion, image = motion_of(flips=flips, scale=1.3, turn=turned(25, (10, -5))), noise()
+    affine, image = affine_of(flips=flips, scale=1.3, turn=turned(25, (10, -5))), noise()
     height, width = CANVAS
     x, y = np.meshgrid(np.arange(width) + 0.5, np.arange(height) + 0.5)
-    x, y, _ = np.einsum("ij,jhw->ihw", np.linalg.inv(matrix_of(motion)), np.stack([x, y, np.ones_like(x)]))
-    extent = np.array(motion.extent)
+    x, y, _ = np.einsum("ij,jhw->ihw", np.linalg.inv(matrix_of(affine)), np.stack([x, y, np.ones_like(x)]))
+    extent = np.array(affine.extent)
     inside = (x > 0) & (y > 0) & (x < extent[1]) & (y < extent[0])
     picture = image[: int(extent[0]), : int(extent[1])]
     places = np.stack([y, x]) - 0.5
     wanted = np.stack([ndimage.map_coordinates(picture[..., c], places, order=1, mode="nearest") for c in range(3)], -1)
-    found, cover = motion.image(image)
+    found, cover = affine.image(image)
     np.testing.assert_array_equal(np.asarray(cover)[..., 0], inside)
     np.testing.assert_allclose(found, wanted * inside[..., None], atol=2e-4)
     assert 0.2 < inside.mean() < 0.95
 
 
 def test_points_go_where_the_matrix_sends_them():
-    motion = motion_of(flips=(True, False), scale=0.7, turn=turned(-40, (12, 7)))
+    affine = affine_of(flips=(True, False), scale=0.7, turn=turned(-40, (12, 7)))
     places = np.random.default_rng(1).uniform(0, 50, (20, 2))
-    wanted = np.concatenate([places, np.ones((20, 1))], axis=1) @ matrix_of(motion).T
-    np.testing.assert_allclose(motion.points(jnp.asarray(places, jnp.float32)), wanted[:, :2], atol=1e-4)
+    wanted = np.concatenate([places, np.ones((20, 1))], axis=1) @ matrix_of(affine).T
+    np.testing.assert_allclose(affine.points(jnp.asarray(places, jnp.float32)), wanted[:, :2], atol=1e-4)
 
 
 def test_no_turn_is_what_the_matrices_do():
     """Enlarged and mirrored, on a canvas that it leaves on two sides."""
-    upright = motion_of(flips=(False, True), scale=1.25, start=(-6.3, 9.1))
+    upright = affine_of(flips=(False, True), scale=1.25, start=(-6.3, 9.1))
     image, numbers = noise(), np.random.default_rng(3).integers(0, 9, CANVAS)
     same = upright.replace(turn=jnp.eye(2))
     for found, wanted in zip(same.image(image), upright.image(image), strict=True):
@@ -77,20 +77,20 @@ def test_no_turn_is_what_the_matrices_do():
 
 
 def test_a_quarter_turn_is_numpys():
-    motion = motion_of(extent=(64, 64), start=(0, 0), turn=turned(90), canvas=(64, 64))
+    affine = affine_of(extent=(64, 64), start=(0, 0), turn=turned(90), canvas=(64, 64))
     image, numbers = noise((64, 64)), np.random.default_rng(0).integers(0, 9, (64, 64))
     # From x to y, which points down: clockwise.
-    np.testing.assert_allclose(motion.image(image)[0], np.rot90(image, -1), atol=1e-4)
-    np.testing.assert_array_equal(motion.labels(numbers), np.rot90(numbers, -1))
-    np.testing.assert_allclose(motion.boxes(jnp.array([[0.0, 0, 10, 20]])), [[44, 0, 64, 10]], atol=1e-4)
+    np.testing.assert_allclose(affine.image(image)[0], np.rot90(image, -1), atol=1e-4)
+    np.testing.assert_array_equal(affine.labels(numbers), np.rot90(numbers, -1))
+    np.testing.assert_allclose(affine.boxes(jnp.array([[0.0, 0, 10, 20]])), [[44, 0, 64, 10]], atol=1e-4)
 
 
 def test_stripes_that_are_shrunk_become_grey():
     """Sampled as they are, every fourth would be all white or all black."""
     stripes = np.zeros((*CANVAS, 3), np.float32)
     stripes[:, ::2] = 1
-    motion = motion_of(extent=CANVAS, scale=0.25, start=(24, 30), turn=turned(0))
-    found, cover = motion.image(stripes)
+    affine = affine_of(extent=CANVAS, scale=0.25, start=(24, 30), turn=turned(0))
+    found, cover = affine.image(stripes)
     inner = np.array(cover[..., 0] > 0)
     assert inner.sum() == 16 * 20
     # Those at the edge see one more of one kind.
@@ -103,17 +103,17 @@ def test_stripes_that_a_slant_makes_narrow_become_grey():
     stripes = np.zeros((*CANVAS, 3), np.float32)
     across = np.add.outer(np.arange(CANVAS[0]), -np.arange(CANVAS[1])) % 2
     stripes[across == 0] = 1
-    found, cover = motion_of(extent=CANVAS, start=(0, 0), turn=slant).image(stripes)
+    found, cover = affine_of(extent=CANVAS, start=(0, 0), turn=slant).image(stripes)
     inner = np.array(cover[..., 0] > 0)[8:-8, 8:-8]
     assert np.abs(np.array(found)[8:-8, 8:-8][inner] - 0.5).max() < 0.1
 
 
 def test_a_mask_fills_its_box():
-    motion = motion_of(extent=(40, 40), start=(12, 20), turn=turned(30, (8, -6)))
+    affine = affine_of(extent=(40, 40), start=(12, 20), turn=turned(30, (8, -6)))
     numbers = np.zeros(CANVAS, int)
     numbers[8:30, 5:34] = 1
-    y, x = np.nonzero(np.asarray(motion.labels(numbers)))
-    found = np.asarray(motion.boxes(jnp.array([[5.0, 8, 34, 30]])))[0]
+    y, x = np.nonzero(np.asarray(affine.labels(numbers)))
+    found = np.asarray(affine.boxes(jnp.array([[5.0, 8, 34, 30]])))[0]
     np.testing.assert_allclose(found, [x.min(), y.min(), x.max() + 1, y.max() + 1], atol=1)
 
 

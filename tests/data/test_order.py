@@ -6,15 +6,8 @@ import numpy as np
 import pytest
 
 from ylosia_jax.data.mixture import Mixed
-from ylosia_jax.data.pipeline import (
-    buckets_of,
-    canvas_numbers,
-    each_at_first,
-    eval_batches,
-    filled_canvases,
-    in_turns,
-    train_batches,
-)
+from ylosia_jax.data.order import assign_buckets, buckets_of, each_at_first, filled_canvases, in_turns
+from ylosia_jax.data.pipeline import eval_batches, train_batches
 from ylosia_jax.data.scenes import Scenes
 
 LYING, UPRIGHT = (64, 96), (96, 64)
@@ -49,11 +42,11 @@ def read(count: int, **options: int) -> Seen:
     [((480, 640), 0), ((640, 480), 1), ((500, 500), 0), ((90, 4000), 0), ((4000, 90), 1), ((1, 1), 0)],
 )
 def test_an_image_goes_where_it_is_largest(size: tuple[int, int], wanted: int) -> None:
-    assert canvas_numbers(np.array([size]), [(800, 1344), (1344, 800)]).tolist() == [wanted]
+    assert assign_buckets(np.array([size]), [(800, 1344), (1344, 800)]).tolist() == [wanted]
 
 
 def test_of_canvases_that_show_it_as_large_it_takes_the_smallest() -> None:
-    assert canvas_numbers(np.array([(100, 300)]), [(128, 96), (96, 96), (64, 96)]).tolist() == [2]
+    assert assign_buckets(np.array([(100, 300)]), [(128, 96), (96, 96), (64, 96)]).tolist() == [2]
 
 
 def test_one_canvas_asks_for_no_shapes() -> None:

@@ -1,0 +1,1 @@
+"""Networks: image in, named arrays out; no ground truth, no losses."""

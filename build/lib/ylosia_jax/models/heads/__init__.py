@@ -1,0 +1,1 @@
+"""Heads: a neck's {"p3": …} in, the typed outputs of one task out."""

@@ -1,0 +1,1 @@
+"""Necks: a backbone's {"c3": …} in, {"p3": …} out."""

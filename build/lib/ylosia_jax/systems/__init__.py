@@ -1,0 +1,1 @@
+"""Systems: functions that return a network and its tasks, with a paper's numbers as defaults."""

@@ -1,0 +1,1 @@
+"""Training: state, step, loop, optimiser, sharding, checkpoints, logs. Networks and tasks are arguments here."""

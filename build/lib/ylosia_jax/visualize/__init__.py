@@ -1,0 +1,1 @@
+"""Drawing what was found, or the truth, on images."""
