@@ -378,10 +378,12 @@ def _read_shapes(path: Path, count: int) -> np.ndarray | None:
         return None
     try:
         shapes = np.load(path, allow_pickle=False, mmap_mode="r")
-    except (OSError, ValueError, EOFError) as error:
-        raise UserError(f"{path} is damaged: import the set again: {error}") from error
-    if shapes.shape != (count, 2) or shapes.dtype != np.int32:
-        raise UserError(f"{path} is damaged: it is {shapes.dtype} {list(shapes.shape)}: import the set again")
+    except (OSError, ValueError, EOFError):  # NumPy's own advice is to trust the file
+        shapes = None
+    if shapes is None or shapes.shape != (count, 2) or shapes.dtype != np.int32:
+        raise UserError(
+            f"{path} does not hold {count} heights and widths: remove it, and they are read from the images"
+        )
     return shapes
 
 
