@@ -1,7 +1,7 @@
 """Mask R-CNN with ResNet-50 and a feature pyramid on cell nuclei from random weights: boxes and instance masks.
 
-Not trained yet: `experiments/two_stage` trains it with ResNet-18, whose steps two cores can afford, beside
-torchvision's model on the same batches.
+Not trained yet for its forty epochs: `experiments/two_stage` trains twelve, beside torchvision's model on the same
+batches.
 
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_train.json --name nuclei --split train
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_val.json --name nuclei --split val

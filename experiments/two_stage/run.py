@@ -12,7 +12,11 @@ sys.path.insert(0, str(Path(__file__).parents[1]))
 from seeds import reproduce
 
 HERE = Path(__file__).parent
-CONFIGS = {"bccd": "configs/faster_rcnn_resnet18_fpn_bccd.py", "nuclei": "experiments/two_stage/nuclei.py"}
+CONFIGS = {
+    "bccd": ["configs/faster_rcnn_resnet18_fpn_bccd.py"],
+    # As many as two cores can afford.
+    "nuclei": ["configs/mask_rcnn_resnet50_fpn_nuclei.py", "--train.epochs", "12", "--train.evaluate_every", "12"],
+}
 SCORES = ["box/AP", "box/AP50", "mask/AP", "mask/AP50"]
 NUCLEI = "{source}/nuclei-dsb2018/instances_"
 IMPORTS = {
@@ -27,5 +31,5 @@ if __name__ == "__main__":
     trainer = None
     if side == "torchvision":
         from twin import train_twin as trainer
-    variants = {f"{name}-{side}": [path] for name, path in CONFIGS.items()}
+    variants = {f"{name}-{side}": args for name, args in CONFIGS.items()}
     reproduce(HERE, variants, SCORES, imports=IMPORTS, trainer=trainer)

@@ -1,7 +1,6 @@
 """torchvision's Faster and Mask R-CNN, trained as a config of ours says: the same batches, optimiser and average."""
 
 import csv
-import dataclasses
 import json
 import math
 import sys
@@ -30,8 +29,8 @@ from ylosia_jax.types import Batch, BoxMasks, Detections
 
 
 def train_twin(workdir: Path, seed: int, args: Sequence[str], scores: Sequence[str]) -> dict[str, str]:
-    """Trains what `args`, a config's path, says, and scores its average of weights as ours is scored."""
-    experiment = dataclasses.replace(config.load(args[0]), seed=seed)
+    """Trains what `args`, a config's path and what is changed in it, says; scores the average of weights as ours is."""
+    experiment = config.override(config.load(args[0]), [*args[1:], "--seed", str(seed)])
     done = workdir / "metrics.json"
     if not done.exists():
         workdir.mkdir(parents=True, exist_ok=True)
