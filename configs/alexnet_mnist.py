@@ -2,7 +2,7 @@
 
 Expected: top1 of 0.980 on val (seed 0), after 7 minutes on one CPU core; `experiments/classifiers/` has the table.
 
-    ylosia data import idx PATH/TO/mnist --name mnist
+    ylosia data import idx PATH/TO/mnist-subset --name mnist    # the files train-* and val-*
     ylosia train configs/alexnet_mnist.py --workdir runs/alexnet_mnist
 """
 

@@ -1,12 +1,14 @@
 r"""DeepLabv3 with ResNet-50 on PASCAL VOC 2012's semantic maps: 512 px, batch 16, SGD with DeepLab's schedule.
 
-Not trained yet: VOC is not part of this repository, and from random weights its 1,464 images are too few; bring
-torchvision's weights of the backbone. The images are JPEGImages/ as images/, the maps SegmentationClass/ as masks/, and
+Not trained yet: VOC is not part of this repository, and from random weights its 1,464 images are too few: the backbone
+is ImageNet's. The images are JPEGImages/ as images/, the maps SegmentationClass/ as masks/, and
 the lists those of ImageSets/Segmentation/.
 
     ylosia data import masks PATH/TO/voc2012 --name voc2012_masks --void 255 --classes background aeroplane bicycle \
         bird boat bottle bus car cat chair cow diningtable dog horse motorbike person pottedplant sheep sofa train \
         tvmonitor
+    ylosia weights import resnet50.pth --config configs/deeplabv3_resnet50_voc.py --workdir runs/deeplabv3_voc \
+        --only backbone
     ylosia train configs/deeplabv3_resnet50_voc.py --workdir runs/deeplabv3_voc
 """
 

@@ -3,7 +3,7 @@
 Not trained yet: top1 of at least 0.98 on val is aimed at, in half an hour on 2 CPU cores or less;
 `experiments/classifiers/` is for the table.
 
-    ylosia data import idx PATH/TO/mnist --name mnist
+    ylosia data import idx PATH/TO/mnist-subset --name mnist    # the files train-* and val-*
     ylosia train configs/densenet121_mnist.py --workdir runs/densenet121_mnist
 """
 

@@ -28,6 +28,7 @@ def get_config() -> Experiment:
             valid=Imported("voc2007", split="test"),
             classes=VOC,
             image_size=(608, 1024),
+            aspect_grouping=True,
             batch_size=2,
             max_objects=64,
             regions=SelectiveSearch(),

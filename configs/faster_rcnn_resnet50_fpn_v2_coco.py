@@ -39,6 +39,7 @@ def get_config() -> Experiment:
             warmup_steps=1000,
             schedule="step",
             milestones=(0.9, 0.97),
+            clip=0.0,
         ),
         train=Train(epochs=100, evaluate_every=5, precision="bfloat16", checkpoint_every=2000),
     )

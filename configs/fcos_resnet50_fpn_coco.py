@@ -1,10 +1,11 @@
-"""FCOS with ResNet-50 and a feature pyramid on COCO 2017, as torchvision trains it: batch 16, 26 epochs, bf16.
+r"""FCOS with ResNet-50 and a feature pyramid on COCO 2017, as torchvision trains it: batch 16, 26 epochs, bf16.
 
 Not trained yet: torchvision's reaches box AP 39.2 on val, from a backbone trained on ImageNet whose norms, stem and
 first stage stay as they are.
 
     ylosia data import coco annotations/instances_train2017.json --images train2017 --name coco --split train
     ylosia data import coco annotations/instances_val2017.json --images val2017 --name coco --split val
+    ylosia weights import resnet50.pth --config configs/fcos_resnet50_fpn_coco.py --workdir runs/fcos --only backbone
     ylosia train configs/fcos_resnet50_fpn_coco.py --workdir runs/fcos
 """
 
@@ -40,6 +41,7 @@ def get_config() -> Experiment:
             warmup_steps=1000,
             schedule="step",
             milestones=(16 / 26, 22 / 26),
+            clip=0.0,
             frozen=(r"backbone/stem", r"backbone/layer1"),
         ),
         train=Train(epochs=26, evaluate_every=2, precision="bfloat16", checkpoint_every=2000),

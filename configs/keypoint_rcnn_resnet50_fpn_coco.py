@@ -6,7 +6,9 @@ whose norms, stem and first stage stay as they are.
     ylosia data import coco annotations/person_keypoints_train2017.json \
         --images train2017 --name coco_people --split train
     ylosia data import coco annotations/person_keypoints_val2017.json --images val2017 --name coco_people --split val
-    ylosia train configs/keypoint_rcnn_resnet50_fpn_coco.py --workdir runs/keypoint_rcnn
+    ylosia weights import resnet50.pth --config configs/keypoint_rcnn_resnet50_fpn_coco.py \
+        --workdir runs/keypoint_rcnn --only backbone --network.backbone.eps 1e-5
+    ylosia train configs/keypoint_rcnn_resnet50_fpn_coco.py --workdir runs/keypoint_rcnn --network.backbone.eps 1e-5
 """
 
 from ylosia_jax.data.augment import Augment
@@ -19,7 +21,7 @@ from ylosia_jax.train.optim import Optim
 
 
 def get_config() -> Experiment:
-    # The published weights are of norms without an eps.
+    # The detectors' published weights are of norms without an eps, those of ImageNet's ResNet of norms with one.
     network, tasks = keypoint_rcnn(points=len(COCO_PERSON.names), norm="frozen", eps=0.0)
     return Experiment(
         network=network,
@@ -43,6 +45,7 @@ def get_config() -> Experiment:
             warmup_steps=1000,
             schedule="step",
             milestones=(36 / 46, 43 / 46),
+            clip=0.0,
             frozen=(r"backbone/stem", r"backbone/layer1"),
         ),
         train=Train(

@@ -3,7 +3,7 @@
 Expected: top1 of 0.985 on val (two seeds), after 8 minutes on one CPU core;
 `experiments/classifiers/` has the table.
 
-    ylosia data import idx PATH/TO/mnist --name mnist
+    ylosia data import idx PATH/TO/mnist-subset --name mnist    # the files train-* and val-*
     ylosia train configs/lenet5_mnist.py --workdir runs/lenet5_mnist
 """
 

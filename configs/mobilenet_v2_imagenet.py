@@ -1,7 +1,8 @@
 """MobileNetV2 on ImageNet (arXiv:1801.04381): SGD with a cosine schedule, batch 256, 150 epochs.
 
-Not trained yet: the weights that torchvision publishes have top1 of 0.719 on val. The set's 1,000 folders are to be
-renamed to their places in the alphabet, 0000 to 0999, under train/ and val/.
+Not trained yet: torchvision's weights have top1 of 0.719 on val, of the middle 224 px of pictures whose shorter side
+has 256. Here whole pictures are fitted into 224 px, of which another number is to be expected. The set's 1,000 folders
+are to be renamed to their places in the alphabet, 0000 to 0999, under train/ and val/.
 
     ylosia data import folders PATH/TO/imagenet --name imagenet
     ylosia weights import mobilenet_v2.pth --config configs/mobilenet_v2_imagenet.py --workdir runs/mobilenet_published

@@ -2,7 +2,7 @@
 
 Expected: top1 of 0.978 on val (seed 0), after 13 minutes on one CPU core; `experiments/classifiers/` has the table.
 
-    ylosia data import idx PATH/TO/mnist --name mnist
+    ylosia data import idx PATH/TO/mnist-subset --name mnist    # the files train-* and val-*
     ylosia train configs/mobilenet_v2_mnist.py --workdir runs/mobilenet_v2_mnist
 """
 

@@ -1,7 +1,8 @@
 """ResNet-50 on ImageNet, from random weights, by the recipe of its paper (arXiv:1512.03385, section 3.4): 90 epochs.
 
-Not trained yet: torchvision's weights of this recipe have top1 of 0.761 on val. The set's 1,000 folders are to be
-renamed to their places in the alphabet, 0000 to 0999, under train/ and val/.
+Not trained yet: torchvision's weights of this recipe have top1 of 0.761 on val, of the middle 224 px of pictures whose
+shorter side has 256. Here whole pictures are fitted into 224 px, of which another number is to be expected. The set's
+1,000 folders are to be renamed to their places in the alphabet, 0000 to 0999, under train/ and val/.
 
     ylosia data import folders PATH/TO/imagenet --name imagenet
     ylosia train configs/resnet50_imagenet.py --workdir runs/resnet50_imagenet

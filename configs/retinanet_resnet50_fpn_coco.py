@@ -1,11 +1,13 @@
-"""RetinaNet with ResNet-50 and a feature pyramid on COCO 2017, as torchvision trains it: batch 16, 26 epochs, bf16.
+r"""RetinaNet with ResNet-50 and a feature pyramid on COCO 2017, as torchvision trains it: batch 16, 26 epochs, bf16.
 
 Not trained yet: torchvision's reaches box AP 36.4 on val, from a backbone trained on ImageNet whose norms, stem and
 first stage stay as they are.
 
     ylosia data import coco annotations/instances_train2017.json --images train2017 --name coco --split train
     ylosia data import coco annotations/instances_val2017.json --images val2017 --name coco --split val
-    ylosia train configs/retinanet_resnet50_fpn_coco.py --workdir runs/retinanet
+    ylosia weights import resnet50.pth --config configs/retinanet_resnet50_fpn_coco.py --workdir runs/retinanet \
+        --only backbone --network.backbone.eps 1e-5
+    ylosia train configs/retinanet_resnet50_fpn_coco.py --workdir runs/retinanet --network.backbone.eps 1e-5
 """
 
 from ylosia_jax.data.augment import Augment
@@ -18,7 +20,7 @@ from ylosia_jax.train.optim import Optim
 
 
 def get_config() -> Experiment:
-    # The published weights are of norms without an eps.
+    # The detectors' published weights are of norms without an eps, those of ImageNet's ResNet of norms with one.
     network, tasks = retinanet(len(THINGS), norm="frozen", eps=0.0)
     return Experiment(
         network=network,
@@ -41,6 +43,7 @@ def get_config() -> Experiment:
             warmup_steps=1000,
             schedule="step",
             milestones=(16 / 26, 22 / 26),
+            clip=0.0,
             frozen=(r"backbone/stem", r"backbone/layer1"),
         ),
         train=Train(epochs=26, evaluate_every=2, precision="bfloat16", checkpoint_every=2000),

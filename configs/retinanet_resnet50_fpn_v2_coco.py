@@ -1,9 +1,11 @@
-"""RetinaNet, second version, on COCO 2017: batch 16, 26 epochs, AdamW, images of many scales, bf16.
+r"""RetinaNet, second version, on COCO 2017: batch 16, 26 epochs, AdamW, images of many scales, bf16.
 
 Not trained yet: torchvision's reaches box AP 41.5 on val, from a backbone trained on ImageNet.
 
     ylosia data import coco annotations/instances_train2017.json --images train2017 --name coco --split train
     ylosia data import coco annotations/instances_val2017.json --images val2017 --name coco --split val
+    ylosia weights import resnet50.pth --config configs/retinanet_resnet50_fpn_v2_coco.py --workdir runs/retinanet_v2 \
+        --only backbone
     ylosia train configs/retinanet_resnet50_fpn_v2_coco.py --workdir runs/retinanet_v2
 """
 
@@ -38,6 +40,7 @@ def get_config() -> Experiment:
             warmup_steps=1000,
             schedule="step",
             milestones=(16 / 26, 22 / 26),
+            clip=0.0,
         ),
         train=Train(epochs=26, evaluate_every=2, precision="bfloat16", checkpoint_every=2000),
     )

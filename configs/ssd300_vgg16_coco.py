@@ -1,9 +1,13 @@
-"""SSD300 with VGG-16 on COCO 2017, as torchvision trains it: batch 32, 120 epochs, strong crops, bf16.
+r"""SSD300 with VGG-16 on COCO 2017, about as torchvision trains it: batch 32, 120 epochs, bf16.
 
-Not trained yet: torchvision's reaches box AP 25.1 on val, from a VGG trained on ImageNet.
+Not trained yet: torchvision's reaches box AP 25.1 on val, from a VGG trained on ImageNet and from crops that are
+chosen by their overlap with objects, which are not here: pictures are enlarged, shrunk and shifted. The VGG is
+torchvision's `VGG16_Weights.IMAGENET1K_FEATURES`, which saw pixels as this network does.
 
     ylosia data import coco annotations/instances_train2017.json --images train2017 --name coco --split train
     ylosia data import coco annotations/instances_val2017.json --images val2017 --name coco --split val
+    ylosia weights import vgg16_features.pth --config configs/ssd300_vgg16_coco.py --workdir runs/ssd300 \
+        --only 'backbone/conv[1-5]_'
     ylosia train configs/ssd300_vgg16_coco.py --workdir runs/ssd300
 """
 
@@ -40,6 +44,7 @@ def get_config() -> Experiment:
             warmup_steps=1000,
             schedule="step",
             milestones=(80 / 120, 110 / 120),
+            clip=0.0,
         ),
         train=Train(epochs=120, evaluate_every=10, precision="bfloat16", checkpoint_every=2000),
     )

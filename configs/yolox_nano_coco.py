@@ -38,11 +38,13 @@ def get_config() -> Experiment:
             threads=16,
         ),
         # Nano has mosaics half of the time and no mixing of images (section 2.2 and its released config). What is not
-        # here: shear, sizes that change from batch to batch, and a warm-up that is no line.
+        # here: sizes that change from batch to batch, and a warm-up that is no line.
         augment=Augment(
             flip=0.5,
             scale=(0.5, 1.5),
             translate=0.1,
+            rotate=10,
+            shear=2,
             mosaic=0.5,
             close_mosaic=PLAIN / EPOCHS,
             hue=0.015,

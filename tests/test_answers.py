@@ -81,6 +81,39 @@ def test_unpad_brings_everything_into_the_image():
     np.testing.assert_array_equal(found.categories, [0.25, 0.75])
 
 
+def test_what_reaches_into_the_padding_keeps_its_mask_s_place_and_what_lies_there_is_dropped():
+    canvas = (32, 64)  # of which a picture of 16 x 16 fills the left half
+    boxes = np.array([[[16, 8, 48, 24], [40, 0, 60, 20], [0, 0, 16, 16]]], np.float32)
+    logits = np.full((1, 3, 14, 14), -9, np.float32)
+    logits[0, 0, :, :7] = 9  # its left half
+    logits[0, 2] = 9
+    found = unpad(
+        {
+            "box": Detections(
+                boxes=boxes,
+                scores=np.array([[0.9, 0.8, 0.7]], np.float32),
+                labels=np.array([[0, 1, 2]]),
+                valid=np.ones((1, 3), bool),
+                index=np.zeros((1, 3), int),
+            ),
+            "mask": BoxMasks(logits=logits),
+            "keypoint": Poses(keypoints=np.arange(9, dtype=np.float32).reshape(1, 3, 1, 3)),
+        },
+        0,
+        Letterbox.fit((16, 16), canvas),
+        canvas,
+    )
+    assert found.detections is not None
+    assert found.detections.masks is not None
+    np.testing.assert_allclose(found.detections.boxes, [[8, 4, 16, 12], [0, 0, 8, 8]])
+    np.testing.assert_array_equal(found.detections.labels, [0, 2])
+    np.testing.assert_allclose(found.detections.keypoints, [[[0, 0.5, 2]], [[3, 3.5, 8]]])
+    mask = rle.decode(found.detections.masks[0], (16, 16)).astype(bool)
+    # The left half of [8, 24): all that is seen of it. Squeezed into the clipped box it would end at 12.
+    assert mask[6:10, 9:15].all()
+    assert not mask[:, :7].any()
+
+
 def test_true_segments_lay_small_things_on_large_ones_and_stuff_below():
     masks = np.zeros((3, 8, 8), bool)
     masks[0, :6, :6], masks[1, 1:3, 1:3], masks[2, 5:, :] = True, True, True

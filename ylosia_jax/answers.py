@@ -42,12 +42,15 @@ def unpad(answers: Mapping[str, Any], row: int, letterbox: Letterbox, canvas: tu
       letterbox: that brought the image onto its canvas.
     """
     found = ImageAnswer()
-    valid = np.zeros(0, bool)
+    valid, unclipped = np.zeros(0, bool), np.zeros((0, 4), np.float32)
     for answer in answers.values():
         if isinstance(answer, Detections):
-            valid = np.asarray(answer.valid[row])
-            boxes, scores, labels = (np.asarray(x[row])[valid] for x in (answer.boxes, answer.scores, answer.labels))
-            found = dataclasses.replace(found, detections=ImageDetections(letterbox.decode(boxes), scores, labels))
+            # What lies beside the picture alone, in the canvas's padding, is nothing that was seen.
+            clipped = letterbox.decode(np.asarray(answer.boxes[row]))
+            valid = np.asarray(answer.valid[row]) & (clipped[:, 2:] > clipped[:, :2]).all(axis=1)
+            unclipped = np.asarray(answer.boxes[row])[valid] / letterbox.scale
+            scores, labels = (np.asarray(x[row])[valid] for x in (answer.scores, answer.labels))
+            found = dataclasses.replace(found, detections=ImageDetections(clipped[valid], scores, labels))
         elif isinstance(answer, SemanticMap):
             found = dataclasses.replace(found, semantic=_to_image(np.asarray(answer.labels[row]), letterbox))
         elif isinstance(answer, Categories):
@@ -57,7 +60,7 @@ def unpad(answers: Mapping[str, Any], row: int, letterbox: Letterbox, canvas: tu
             found = dataclasses.replace(found, detections=dataclasses.replace(found.detections, masks=masks))
         elif isinstance(answer, BoxMasks) and found.detections is not None:
             logits = np.asarray(answer.logits[row], np.float32)[valid]
-            masks = tuple(map(rle.encode, paste_boxes(logits, found.detections.boxes, letterbox.size)))
+            masks = tuple(map(rle.encode, paste_boxes(logits, unclipped, letterbox.size)))
             found = dataclasses.replace(found, detections=dataclasses.replace(found.detections, masks=masks))
         elif isinstance(answer, Poses) and found.detections is not None:
             points = np.asarray(answer.keypoints[row])[valid].copy()

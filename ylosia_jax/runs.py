@@ -94,6 +94,8 @@ def train(experiment: Experiment, watch: Watch | None = None) -> dict[str, Any]:
                 return json.loads(finished.read_text())
             if last is not None:
                 log.say(f"resuming {workdir} at step {last} of {steps}")
+            elif experiment.optim.frozen:
+                log.say("optim.frozen keeps random weights as they are: ylosia weights import brings trained ones")
             with stop_requests() as asked_to_stop:
                 state = train_loop(
                     experiment.train,

@@ -10,6 +10,7 @@ import os
 import statistics
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ import jax
 import numpy as np
 from jax import lax
 
-from ylosia_jax.ops.conv import conv_general_dilated
+from ylosia_jax.ops.conv import conv_general_dilated, conv_transpose
 
 # name: images, height, width, channels in, channels out, kernel, stride
 LAYERS = {
@@ -32,20 +33,37 @@ LAYERS = {
     "crops of 64 px, to c5": (128, 4, 4, 256, 512, 3, 2),
     "crops of 64 px, c5": (128, 2, 2, 512, 512, 3, 1),
 }
+# Transposed ones.
+ENLARGED = {"mask head, enlarged": (32, 14, 14, 256, 256, 2, 2)}
+SIDES = (lax.conv_general_dilated, conv_general_dilated)
 
 
-def step(conv: Callable[..., Any], stride: int, pad: int) -> Callable[..., Any]:
+def step(forward: Callable[..., Any]) -> Callable[..., Any]:
     """The layer's output and both of its gradients."""
 
     def run(x: Any, kernel: Any, grad: Any) -> Any:
-        def forward(x: Any, kernel: Any) -> Any:
-            pads = ((pad, pad), (pad, pad))
-            return conv(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
-
         y, back = jax.vjp(forward, x, kernel)
         return (y, *back(grad))
 
     return jax.jit(run)
+
+
+def plain(conv: Callable[..., Any], size: int, stride: int) -> Callable[..., Any]:
+    """A convolution that keeps the map's size, but for its stride."""
+    pads = ((size // 2, size // 2),) * 2
+    return lambda x, kernel: conv(x, kernel, (stride, stride), pads, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def dilated(x: Any, kernel: Any, size: int, stride: int) -> Any:
+    """A transposed convolution as one of a map filled up with zeros."""
+    return lax.conv_general_dilated(
+        x,
+        kernel[::-1, ::-1],
+        (1, 1),
+        ((size - 1, size - 1),) * 2,
+        lhs_dilation=(stride, stride),
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )
 
 
 def main() -> None:
@@ -54,12 +72,15 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     rounds = parser.parse_args().rounds
     rng, rows = np.random.default_rng(0), []
-    for name, (count, height, width, features, out, size, stride) in LAYERS.items():
+    for name, (count, height, width, features, out, size, stride) in (LAYERS | ENLARGED).items():
         x = rng.standard_normal((count, height, width, features), np.float32)
         kernel = rng.standard_normal((size, size, features, out), np.float32)
-        grad = rng.standard_normal((count, -(-height // stride), -(-width // stride), out), np.float32)
+        sides = [plain(conv, size, stride) for conv in SIDES]
+        if name in ENLARGED:
+            sides = [partial(dilated, size=size, stride=stride), partial(conv_transpose, stride=stride)]
+        grad = rng.standard_normal(jax.eval_shape(sides[0], x, kernel).shape, np.float32)
         taken: dict[Any, list[float]] = {}
-        runs = [step(conv, stride, size // 2) for conv in (lax.conv_general_dilated, conv_general_dilated)]
+        runs = [step(forward) for forward in sides]
         for turn in range(rounds + 1):
             for run in runs:
                 started = time.perf_counter()

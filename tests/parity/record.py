@@ -15,6 +15,7 @@ def record(system: str, quantity: str, error: float, bound: float) -> None:
     Args:
       system: as its function in `ylosia_jax.systems` is called, with the size in brackets where there are several.
       quantity: what was compared: "forward", "boxes (px)", "scores", "loss", "gradient", "20 steps", …
+      bound: infinite where nothing is asked for.
     """
     if path := os.environ.get("YLOSIA_PARITY"):
         with Path(path).open("a", newline="") as file:

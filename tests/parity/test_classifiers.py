@@ -112,7 +112,8 @@ SMALL = {
 
 def full(name: str, ours: Callable[[], systems.System], layout: Layout, lr: float = 1e-3) -> Case:
     """`lr`: less where steps would overshoot, which makes much of rounding."""
-    extra = {"init_weights": True} if name == "googlenet" else {}
+    # As it is where published weights are asked for.
+    extra = {"init_weights": True, "transform_input": True} if name == "googlenet" else {}
     return Case(lambda: getattr(models(), name)(num_classes=CLASSES, **extra), ours, layout, (96, 128), lr)
 
 

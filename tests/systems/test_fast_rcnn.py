@@ -89,7 +89,7 @@ def experiment(system, steps: int, workdir: Path) -> Experiment:
             regions=SelectiveSearch(side=96, count=128, min_side=6),
         ),
         augment=Augment(flip=0.5),
-        optim=Optim(lr=2e-3, warmup_steps=10, ema_decay=0.9, ema_warmup=10),
+        optim=Optim(lr=2e-3, warmup_steps=10, ema_decay=0.9, ema_warmup=10, frozen=("backbone/conv1_",)),
         train=Train(steps=steps, log_every=10, evaluate_every=1000, checkpoint_every=1000),
         workdir=str(workdir),
     )
@@ -97,7 +97,7 @@ def experiment(system, steps: int, workdir: Path) -> Experiment:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["fast_rcnn", "rcnn"])
-def test_trains_from_start_to_end(name, tmp_path, monkeypatch):
+def test_trains_from_start_to_end(name, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("YLOSIA_DATA_DIR", str(tmp_path / "data"))
     if name == "fast_rcnn":
         backbone = dataclasses.replace(SMALL, last_pool=False)
@@ -108,6 +108,8 @@ def test_trains_from_start_to_end(name, tmp_path, monkeypatch):
         )
     run = experiment(system, 40, tmp_path / "run")
     metrics = train(run)
+    # Of a run that no weights were imported into.
+    assert "optim.frozen keeps random weights as they are" in "".join(capsys.readouterr())
     assert metrics["box"]["AP50"] > 0.02
     assert json.loads((tmp_path / "run" / "metrics.json").read_text()) == metrics
     # Scored again from the checkpoint: what was fitted is in it.

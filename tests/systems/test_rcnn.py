@@ -1,6 +1,7 @@
 """Two-stage systems: their sizes, one compilation for any number of objects, and a small one that learns by heart."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -19,6 +20,7 @@ from ylosia_jax.models.backbones.resnet import ResNet
 from ylosia_jax.models.heads.roi_box import RoiBoxHead
 from ylosia_jax.models.heads.roi_mask import RoiMaskHead
 from ylosia_jax.models.necks.fpn import FPN
+from ylosia_jax.nn.roi import RoiAlign
 from ylosia_jax.systems.rcnn import faster_rcnn, keypoint_rcnn, mask_rcnn
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import make_mesh, place_batch
@@ -31,6 +33,16 @@ PARAMETERS = {
     "mask v2": (mask_rcnn(90, version=2)[0], 46_359_409),
     "keypoint": (keypoint_rcnn(norm="frozen")[0], 59_137_258),
 }
+
+
+def test_a_level_that_is_not_there_is_named_with_the_head_that_asks() -> None:
+    network: Any = faster_rcnn(3, depth=18)[0]
+    wrong = ("p2", "p9")
+    box = RoiBoxHead(3, pool=RoiAlign(levels=wrong))
+    for other in (network.clone(heads={"box": box}), network.clone(rpn=network.rpn.clone(levels=wrong))):
+        init = functools.partial(other.init, train=False)
+        with pytest.raises(ValueError, match="the head '(box|rpn)' asks for the level 'p9', it is given p2, p3"):
+            jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
 
 
 @pytest.mark.parametrize("name", PARAMETERS)

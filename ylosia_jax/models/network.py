@@ -1,8 +1,9 @@
 """The one network: backbone, neck, and a dict of heads."""
 
+import contextlib
 import dataclasses
 import math
-from collections.abc import Mapping
+from collections.abc import Generator, Mapping
 from typing import Any
 
 import jax
@@ -11,6 +12,16 @@ from jaxtyping import Array, Float
 
 from ylosia_jax.nn.pixels import Pixels
 from ylosia_jax.ops.gradients import limit_gradients
+
+
+@contextlib.contextmanager
+def naming_levels(head: str, features: Mapping[str, Any]) -> Generator[None]:
+    """A head that asks for a level that is not among the features ends in a ValueError with both their names."""
+    try:
+        yield
+    except KeyError as error:
+        given = ", ".join(features)
+        raise ValueError(f"the head {head!r} asks for the level {error}, it is given {given}") from error
 
 
 class Network(nn.Module):
@@ -60,9 +71,6 @@ class Network(nn.Module):
         seen = dict.fromkeys(self.heads, jax.lax.stop_gradient(features)) | dict(zip(limits, copies, strict=True))
         outputs: dict[str, Any] = {}
         for name, head in self.heads.items():
-            try:
+            with naming_levels(name, features):
                 outputs[name] = head(seen[name], train)
-            except KeyError as error:
-                given = ", ".join(features)
-                raise ValueError(f"the head {name!r} asks for the level {error}, it is given {given}") from error
         return outputs

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jaxtyping import Array, Float
 
+from ylosia_jax.models.network import naming_levels
 from ylosia_jax.nn.pixels import Pixels
 from ylosia_jax.types import Rois
 
@@ -44,18 +45,23 @@ class TwoStage(nn.Module):
 
         Args:
           select: the regions of each head; None for one region an image, the whole of it, and no proposals.
+
+        Raises:
+          ValueError: if a head asks for a level that it is not given.
         """
         features = self.backbone(self.pixels(image), train)
         if self.neck is not None:
             features = self.neck(features, train)
         outputs: dict[str, Any] = {}
         if self.rpn is not None:
-            outputs["rpn"] = self.rpn(features, train)
+            with naming_levels("rpn", features):
+                outputs["rpn"] = self.rpn(features, train)
             if select is not None:
                 outputs["proposals"] = select("rpn", outputs)
         for name, head in self.heads.items():
             rois = whole(image) if select is None else select(name, outputs)
-            outputs[name] = head(features, rois, train)
+            with naming_levels(name, features):
+                outputs[name] = head(features, rois, train)
         return outputs
 
 

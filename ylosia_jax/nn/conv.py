@@ -6,7 +6,7 @@ from flax import linen as nn
 from jaxtyping import Array, Bool, Float
 
 from ylosia_jax.nn.norm import NormKind, norm
-from ylosia_jax.ops.conv import conv_general_dilated
+from ylosia_jax.ops.conv import conv_general_dilated, conv_transpose
 
 Activation = Literal["silu", "relu", "relu6", "none"]
 
@@ -134,13 +134,5 @@ class ConvTranspose(nn.Module):
         """Returns [B, (H - 1) * stride + kernel - 2 * padding, …, features]."""
         shape = (self.kernel, self.kernel, x.shape[-1], self.features)
         kernel = self.param("transposed_kernel", self.kernel_init, shape)
-        pad = self.kernel - 1 - self.padding
-        y = conv_general_dilated(
-            x,
-            kernel[::-1, ::-1],
-            (1, 1),
-            ((pad, pad), (pad, pad)),
-            lhs_dilation=(self.stride, self.stride),
-            dimension_numbers=("NHWC", "HWIO", "NHWC"),
-        )
+        y = conv_transpose(x, kernel, self.stride, self.padding)
         return y + self.param("bias", nn.initializers.zeros, (self.features,)) if self.use_bias else y

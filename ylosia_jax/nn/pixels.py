@@ -31,6 +31,7 @@ class Pixels:
 
 
 # The statistics of ImageNet, by which torchvision's networks are fed.
+CENTRED = Pixels(mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
 IMAGENET = Pixels(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 # Values in [0, 255], blue first: Megvii's and other OpenCV-fed detectors.
 BGR_255 = Pixels(std=(1 / 255, 1 / 255, 1 / 255), bgr=True)

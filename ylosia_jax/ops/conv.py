@@ -93,6 +93,38 @@ def conv_general_dilated(
     return _conv(lhs, rhs, strides, pads, precision)
 
 
+def conv_transpose(
+    x: Float[Array, "B H W C"], kernel: Float[Array, "k k C F"], stride: int, padding: int = 0
+) -> Float[Array, "B _ _ F"]:
+    """The gradient of a strided convolution by its input: each cell, times the kernel, is spread over a patch.
+
+    As in PyTorch, the kernel is not flipped: what cell (i, j) gives lies at rows from stride * i - padding on.
+
+    Pixels of the same place within a stride see the same part of the kernel, so that an ordinary convolution gives them
+    all, one stack of features each. Of a map that is filled up with zeros instead most products would be with them, and
+    XLA's CPU backend takes some fifty times as long for the gradient by a wide kernel (`experiments/speed`).
+
+    Args:
+      padding: pixels that are cut off every side of the result.
+
+    Returns:
+      [B, (H - 1) * stride + k - 2 * padding, …, F].
+    """
+    batch, height, width, channels = x.shape
+    size, features = kernel.shape[0], kernel.shape[3]
+    taps = -(-size // stride)
+    rest = taps * stride - size
+    kernel = jnp.pad(kernel, ((0, rest), (0, rest), (0, 0), (0, 0)))
+    kernel = kernel.reshape(taps, stride, taps, stride, channels, features)[::-1, :, ::-1]
+    kernel = kernel.transpose(0, 2, 4, 1, 3, 5).reshape(taps, taps, channels, -1)
+    reach = (taps - 1, taps - 1)
+    y = conv_general_dilated(x, kernel, (1, 1), (reach, reach), dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    y = y.reshape(*y.shape[:3], stride, stride, features).transpose(0, 1, 3, 2, 4, 5)
+    y = y.reshape(batch, y.shape[1] * stride, y.shape[3] * stride, features)
+    bottom, right = ((side - 1) * stride + size - padding for side in (height, width))
+    return y[:, padding:bottom, padding:right]
+
+
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4))
 def _conv(x: Array, kernel: Array, strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any) -> Array:
     static = {"strides": strides, "pads": pads, "precision": precision}

@@ -13,7 +13,7 @@ from ylosia_jax.models.backbones.mobilenet import MobileNetV2
 from ylosia_jax.models.backbones.vgg import VGG
 from ylosia_jax.models.heads.classify import AuxiliaryClassifyHead, ClassifyHead, DenseClassifyHead
 from ylosia_jax.models.network import Network
-from ylosia_jax.nn.pixels import IMAGENET
+from ylosia_jax.nn.pixels import CENTRED, IMAGENET
 from ylosia_jax.tasks.classify import Classify
 
 System = tuple[Network, dict[str, Classify]]
@@ -53,6 +53,7 @@ def vgg16(
 def googlenet(num_classes: int, *, dropout: float = 0.2, auxiliary_dropout: float = 0.7) -> System:
     """GoogLeNet (arXiv:1409.4842) with its auxiliary heads, which prediction does not compute.
 
+    Pixels are scaled to [-1, 1], as torchvision's published weights saw them (`transform_input`).
     13,004,888 parameters at 1,000 classes, 6,624,904 without the auxiliary heads'.
     """
     head = ClassifyHead(num_classes, dropout=dropout, std=0.01)
@@ -60,7 +61,7 @@ def googlenet(num_classes: int, *, dropout: float = 0.2, auxiliary_dropout: floa
     auxiliary: Mapping[str, nn.Module] = {
         name: AuxiliaryClassifyHead(num_classes, level, dropout=auxiliary_dropout) for name, level in levels.items()
     }
-    network = Network(backbone=GoogLeNet(), neck=None, heads={"classification": head, **auxiliary}, pixels=IMAGENET)
+    network = Network(backbone=GoogLeNet(), neck=None, heads={"classification": head, **auxiliary}, pixels=CENTRED)
     return network, {"classification": Classify(num_classes, auxiliary=tuple(levels))}
 
 

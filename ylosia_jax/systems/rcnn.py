@@ -1,6 +1,6 @@
 """Detectors that look twice: Faster R-CNN, Mask R-CNN and Keypoint R-CNN on a feature pyramid.
 
-Constants, initial weights and answers are torchvision's, whose checkpoints they take (`convert.two_stage`).
+Constants, initial kernels and answers are torchvision's, whose checkpoints they take (`convert.two_stage`).
 """
 
 from typing import Any, Literal

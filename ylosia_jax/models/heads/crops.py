@@ -57,10 +57,16 @@ class CropHead(nn.Module):
 
     @nn.compact
     def __call__(self, features: Mapping[str, Float[Array, "B H W 3"]], rois: Rois, train: bool) -> CropOutputs:
-        """Returns the answers for each region; those of padding mean nothing."""
+        """Returns the answers for each region; those of padding mean nothing.
+
+        In training the backbone's norms see them too, as crops of the first valid region of their image.
+        """
         image, (images, regions) = features["c0"], rois.boxes.shape[:2]
         share = max(self.chunk // images, 1)  # of each image's regions
-        if train or regions <= share:
+        if train:
+            first = jnp.take_along_axis(rois.boxes, rois.valid.argmax(axis=1)[:, None, None], axis=1)
+            pooled, last, logits = self.see(image, jnp.where(rois.valid[..., None], rois.boxes, first), train)
+        elif regions <= share:
             pooled, last, logits = self.see(image, rois.boxes, train)
         else:
             pooled, last, logits = self._in_chunks(image, rois.boxes, share)

@@ -1,1 +1,0 @@
-"""Foreign weights: files of other frameworks, and the names that their tensors have there."""

@@ -1,1 +1,0 @@
-"""Data sources and the input pipeline."""

@@ -1,1 +1,0 @@
-"""Thin adapters from per-image truth and detections to well-kept evaluators, and to `metrics.json`."""

@@ -1,1 +1,0 @@
-"""Networks: image in, named arrays out; no ground truth, no losses."""

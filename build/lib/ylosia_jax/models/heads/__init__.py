@@ -1,1 +1,0 @@
-"""Heads: a neck's {"p3": …} in, the typed outputs of one task out."""

@@ -1,1 +1,0 @@
-"""Necks: a backbone's {"c3": …} in, {"p3": …} out."""

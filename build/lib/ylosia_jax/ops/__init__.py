@@ -1,1 +1,0 @@
-"""Pure array functions: no parameters, no config."""

@@ -1,1 +1,0 @@
-"""Systems: functions that return a network and its tasks, with a paper's numbers as defaults."""

@@ -1,1 +1,0 @@
-"""Training: state, step, loop, optimiser, sharding, checkpoints, logs. Networks and tasks are arguments here."""

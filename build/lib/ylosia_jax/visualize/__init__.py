@@ -1,1 +1,0 @@
-"""Drawing what was found, or the truth, on images."""
