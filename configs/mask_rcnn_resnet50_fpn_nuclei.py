@@ -1,6 +1,6 @@
 """Mask R-CNN with ResNet-50 and a feature pyramid on cell nuclei from random weights: boxes and instance masks.
 
-Not trained yet for its forty epochs: `experiments/two_stage` trains twelve, beside torchvision's model on the same
+Not trained yet: `experiments/two_stage` trains twelve of its forty epochs, beside torchvision's model on the same
 batches.
 
     ylosia data import coco PATH/TO/nuclei-dsb2018/instances_train.json --name nuclei --split train

@@ -5,8 +5,9 @@ import tempfile
 from pathlib import Path
 
 import pytest
-from optimised import QUICK
 
+# LLVM's optimisations take most tests longer than what they save: programs here are compiled to run a few times.
+QUICK = "--xla_backend_optimization_level=0"
 os.environ["XLA_FLAGS"] = f"{QUICK} {os.environ.get('XLA_FLAGS', '')}"
 
 # Commands that tests start would compile every module of every library anew each time.

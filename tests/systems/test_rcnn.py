@@ -41,7 +41,7 @@ def test_a_level_that_is_not_there_is_named_with_the_head_that_asks() -> None:
     box = RoiBoxHead(3, pool=RoiAlign(levels=wrong))
     for other in (network.clone(heads={"box": box}), network.clone(rpn=network.rpn.clone(levels=wrong))):
         init = functools.partial(other.init, train=False)
-        with pytest.raises(ValueError, match="the head '(box|rpn)' asks for the level 'p9', it is given p2, p3"):
+        with pytest.raises(ValueError, match=r"the head '(box|rpn)' asks for the level 'p9', it is given p2, p3"):
             jax.eval_shape(init, jax.random.key(0), jnp.zeros((1, 64, 64, 3)))
 
 
