@@ -27,7 +27,7 @@ class Compiled:
       step: jitted `(state, batch) -> (state, metrics)`; the state is donated.
       form: shapes and shardings of the state.
       batches: those of a global batch on each canvas.
-      init: jitted, makes the first state in place.
+      init: makes the first state in place, by a jitted function.
     """
 
     step: Any
@@ -48,11 +48,10 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
             f"data.batch_size {batch_size} is not divisible by the {mesh.size} devices: "
             f"set it to {-(-batch_size // mesh.size) * mesh.size}"
         )
-    init = functools.partial(
-        init_state, experiment.network, experiment.optim, steps, experiment.canvas, jax.random.key(experiment.seed)
-    )
+    init = functools.partial(init_state, experiment.network, experiment.optim, steps, experiment.canvas)
+    key = jax.random.key(experiment.seed)
     with _misfits():
-        form = jax.eval_shape(init)
+        form = jax.eval_shape(init, key)
     shardings = state_shardings(mesh, form, experiment.train.sharding)
     step = make_train_step(
         experiment.network,
@@ -74,8 +73,9 @@ def compile_step(experiment: Experiment, mesh: Mesh, steps: int) -> Compiled:
             jitted.trace(form, batch)  # kept: the first call does not trace again
     # Random bits of sixty shapes take XLA's CPU backend 20 s to optimise, and a moment to compute as they are.
     options = {"xla_backend_optimization_level": 0} if jax.default_backend() == "cpu" else {}
+    # With the key as an argument all seeds share one program.
     make = jax.jit(init, out_shardings=shardings, compiler_options=options)
-    return Compiled(step=jitted, form=form, batches=batches, init=make)
+    return Compiled(step=jitted, form=form, batches=batches, init=functools.partial(make, key))
 
 
 def batch_form(experiment: Experiment, mesh: jax.sharding.Mesh, canvas: tuple[int, int]) -> Batch:
