@@ -214,11 +214,12 @@ def temper(model: Any, images: list[Any]) -> None:
     layers = [model.rpn.head.cls_logits, heads.box_predictor.cls_score]
     if heads.has_mask():
         layers.append(heads.mask_predictor.mask_fcn_logits)
-    hooks = [
+
+    def note(layer: Any, images: Any, output: Any) -> None:
         # The region proposals' layer is asked level by level, the finest first.
-        layer.register_forward_hook(lambda m, i, o, layer=layer: seen.setdefault(layer, o.std()))
-        for layer in layers
-    ]
+        seen.setdefault(layer, output.std())
+
+    hooks = [layer.register_forward_hook(note) for layer in layers]
     with torch.no_grad(), quick_regions():
         model.eval()(images)
         for hook, layer in zip(hooks, layers, strict=True):
