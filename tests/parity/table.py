@@ -23,8 +23,8 @@ float32 with the highest precision of products.
 - 20 steps: of gradient descent, the difference of the losses, as a share of the first. Small networks are trained in
   float64 on both sides; those in full size, but for R-CNNs, in float32
 
-YOLOX's reference is its published ONNX file, which has no loss; R-CNN and Fast R-CNN have none for the whole network. What
-they are learned by has NumPy twins (`tests/ops`, `tests/systems`).
+YOLOX's reference is its published ONNX file, which has no loss; R-CNN and Fast R-CNN have none for the whole network.
+What they are learned by has NumPy twins (`tests/ops`, `tests/systems`).
 
 `make parity` runs the tests and writes this page.
 """
