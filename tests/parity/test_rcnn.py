@@ -442,9 +442,10 @@ def test_the_answers_are_the_same(system: str, size: str) -> None:
     record(found.name, "forward", max(errors), 1e-4)
     np.testing.assert_array_equal(np.array(proposed.valid), valid)
     for ours, theirs, rows in zip(proposed.boxes, np.array(proposals.boxes), valid, strict=True):
-        # Two of equal score, to the last digits, may stand the other way round.
         far = np.abs(ours[rows, None] - theirs[rows]).max(axis=-1)
-        record(found.name, "proposals (px)", far[linear_sum_assignment(far)].max(), 0.01)
+        # Of a thousand two of equal score, to the last digits, may stand the other way round.
+        pairs = linear_sum_assignment(far) if size == "full" else (np.arange(len(far)),) * 2
+        record(found.name, "proposals (px)", far[pairs].max(), 0.01)
     box = answers["box"]
     for b, each in enumerate(wanted):
         rows = box.valid[b]

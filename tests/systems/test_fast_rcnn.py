@@ -20,6 +20,7 @@ from ylosia_jax.runs import evaluate_run, train
 from ylosia_jax.systems.fast_rcnn import fast_rcnn, rcnn
 from ylosia_jax.train.loop import Train
 from ylosia_jax.train.optim import Optim
+from ylosia_jax.types import Rois
 
 SMALL = VGG(depths=(1, 1, 1, 1, 1), widths=(8, 16, 16, 32, 32), batch_norm=True)
 
@@ -51,13 +52,29 @@ def test_parameters_of_rcnn():
     assert tasks["box"].num_classes == 20
 
 
+def test_norms_of_crops_do_not_see_what_stands_in_padding():
+    network, _ = rcnn(num_classes=3, backbone=SMALL, size=32, context=4, dense=(16,), dropout=0.0)
+    head = network.heads["box"]
+    image = jnp.asarray(np.random.default_rng(0).uniform(size=(2, 64, 64, 3)), jnp.float32)
+    valid = np.array([[True, True, False], [False, True, False]])
+    nothing = jnp.zeros((2, 3), jnp.int32)
+    boxes = np.tile(np.array([[8, 8, 40, 40], [4, 20, 30, 60], [0, 0, 0, 0]], np.float32), (2, 1, 1))
+
+    def learn(boxes):
+        rois = Rois(boxes=jnp.asarray(boxes), valid=jnp.asarray(valid), index=nothing, kind=nothing, canvas=(64, 64))
+        variables = head.init(jax.random.key(0), {"c0": image}, rois, train=False)
+        found, updated = head.apply(variables, {"c0": image}, rois, train=True, mutable=["batch_stats"])
+        return found.logits[valid], updated
+
+    one, other = learn(boxes), learn(np.where(valid[..., None], boxes, [1, 2, 60, 50]).astype(np.float32))
+    jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_crops_in_chunks_are_the_same_crops():
     network, _ = rcnn(num_classes=3, backbone=SMALL, size=32, context=4, dense=(16,))
     head = network.heads["box"]
     rng = np.random.default_rng(0)
     image = jnp.asarray(rng.uniform(size=(2, 64, 64, 3)), jnp.float32)
-    from ylosia_jax.types import Rois
-
     corner = rng.uniform(0, 40, (2, 13, 2))
     nothing = jnp.zeros((2, 13), jnp.int32)
     rois = Rois(

@@ -98,17 +98,19 @@ def conv_transpose(
 ) -> Float[Array, "B _ _ F"]:
     """The gradient of a strided convolution by its input: each cell, times the kernel, is spread over a patch.
 
-    As in PyTorch, the kernel is not flipped: what cell (i, j) gives lies at rows from stride * i - padding on.
+    arXiv:1603.07285, chapter 4. As in PyTorch's `ConvTranspose2d`, the kernel is not flipped: what cell (i, j) gives
+    lies at rows from stride * i - padding on, and at columns from stride * j - padding on.
 
     Pixels of the same place within a stride see the same part of the kernel, so that an ordinary convolution gives them
     all, one stack of features each. Of a map that is filled up with zeros instead most products would be with them, and
-    XLA's CPU backend takes some fifty times as long for the gradient by a wide kernel (`experiments/speed`).
+    XLA's CPU backend takes some forty times as long there and back with a wide kernel (`experiments/speed`).
 
     Args:
-      padding: pixels that are cut off every side of the result.
+      stride: pixels of the result from one cell's patch to the next.
+      padding: pixels that are cut off every side of the result; nothing is added to the map.
 
     Returns:
-      [B, (H - 1) * stride + k - 2 * padding, …, F].
+      [B, (H - 1) * stride + k - 2 * padding, (W - 1) * stride + k - 2 * padding, F].
     """
     batch, height, width, channels = x.shape
     size, features = kernel.shape[0], kernel.shape[3]
