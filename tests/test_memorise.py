@@ -14,7 +14,7 @@ from ylosia_jax.systems.ylosia import ylosia
 from ylosia_jax.train.optim import Optim
 from ylosia_jax.train.sharding import make_mesh, place_batch
 
-STEPS = 200
+STEPS = 300
 
 
 @pytest.mark.slow
@@ -32,7 +32,7 @@ def test_eight_images_are_learned_by_heart() -> None:
     compiled = compile_step(experiment, mesh, STEPS)
     examples = [prepare(source[i], i, 0, experiment.canvas, experiment.data.max_objects) for i in range(8)]
     batch = place_batch(mesh, stack(examples))
-    # Two hundred steps are worth LLVM's optimisations.
+    # Hundreds of steps are worth LLVM's optimisations.
     run = compiled.step.lower(compiled.form, compiled.batches[0]).compile(compiler_options=OPTIMISED)
     state = compiled.init()
     losses = np.zeros(STEPS)

@@ -78,7 +78,7 @@ def test_four_images_are_learned_by_heart() -> None:
     compiled = compile_step(experiment, mesh, STEPS)
     examples = [prepare(source[i], i, 0, experiment.canvas, experiment.data.max_objects) for i in range(4)]
     batch = place_batch(mesh, stack(examples))
-    # Two hundred steps are worth LLVM's optimisations.
+    # Hundreds of steps are worth LLVM's optimisations.
     run = compiled.step.lower(compiled.form, compiled.batches[0]).compile(compiler_options=OPTIMISED)
     state = compiled.init()
     losses = np.zeros(STEPS)
