@@ -28,7 +28,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Tracing makes millions of small objects, hardly any of them garbage: a sixth of its time went into looking."""
+    """Tracing makes millions of small objects, hardly any of them garbage: a tenth of its time went into looking."""
     gc.freeze()
     gc.set_threshold(100_000, 20, 50)
 

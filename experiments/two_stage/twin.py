@@ -34,14 +34,25 @@ def train_twin(workdir: Path, seed: int, args: Sequence[str], scores: Sequence[s
     done = workdir / "metrics.json"
     if not done.exists():
         workdir.mkdir(parents=True, exist_ok=True)
-        start = time.monotonic()
+        began = time.monotonic()
         with quick_regions():
             metrics, steps = run(experiment, seed, workdir)
-        metrics["twin"] = {"steps": steps, "minutes": (time.monotonic() - start) / 60}
+        metrics["twin"] = {"steps": steps, "minutes": (time.monotonic() - began) / 60}
         write_atomically(done, json.dumps(metrics, indent=2))
     found = json.loads(done.read_text())
     row = {path: read(found, path) for path in scores}
     return {**row, "steps": str(found["twin"]["steps"]), "minutes": f"{found['twin']['minutes']:.2f}"}
+
+
+def save_start(path: Path, seed: int, args: Sequence[str]) -> None:
+    """Writes the weights that `train_twin` begins with, a state dict for `ylosia weights import`."""
+    torch.save(start(config.override(config.load(args[0]), args[1:]), seed).state_dict(), path)
+
+
+def start(experiment: Experiment, seed: int) -> Any:
+    """The model before its first step."""
+    torch.manual_seed(seed)
+    return build(experiment)
 
 
 def read(metrics: Any, path: str) -> str:
@@ -77,8 +88,7 @@ def depth_of(experiment: Experiment) -> int:
 
 
 def run(experiment: Experiment, seed: int, workdir: Path) -> tuple[dict[str, Any], int]:
-    torch.manual_seed(seed)
-    model = build(experiment).train()
+    model = start(experiment, seed).train()
     source, data, optim = open_source(experiment, experiment.data.train), experiment.data, experiment.optim
     steps = experiment.train.total_steps(len(source), data.batch_size)
     rate = learning_rate(optim, steps)

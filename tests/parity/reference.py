@@ -183,13 +183,16 @@ def randomise(model: Any, seed: int = 0) -> Any:
     return model
 
 
-def settle(model: Any, run: Callable[[], Any], seed: int = 0) -> None:
+def settle(model: Any, run: Callable[[], Any], *, branch: float = 0.3) -> None:
     """Gives the norms of a deep network statistics of what they see when it is run, a little off.
 
     With any others activations grow from block to block, and answers of a million have no digit after the point. What
     residual blocks add is made small, as trained ones do, or each multiplies the rounding errors of those before it.
+
+    Args:
+      branch: what the last norm of a residual block's branch is multiplied by.
     """
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(0)
 
     def adopt(norm: Any, seen: Any) -> None:
         spread, centre = torch.var_mean(seen[0], dim=(0, 2, 3))
@@ -200,7 +203,7 @@ def settle(model: Any, run: Callable[[], Any], seed: int = 0) -> None:
     with torch.no_grad():
         for block in model.modules():
             if (last := getattr(block, "bn3", getattr(block, "bn2", None))) is not None:
-                last.weight.mul_(0.3)
+                last.weight.mul_(branch)
     norms = [module for module in model.modules() if getattr(module, "running_mean", None) is not None]
     hooks = [norm.register_forward_pre_hook(adopt) for norm in norms]
     with torch.no_grad():

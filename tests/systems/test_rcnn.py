@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from optimised import OPTIMISED
+from by_heart import learn_by_heart
 
 from ylosia_jax.compiled import compile_step
 from ylosia_jax.data.augment import Augment
 from ylosia_jax.data.pipeline import prepare, stack
 from ylosia_jax.data.scenes import CLASSES, Scenes
-from ylosia_jax.evaluate import compile_predict, evaluate
 from ylosia_jax.experiment import Data, Experiment
 from ylosia_jax.models.backbones.resnet import ResNet
 from ylosia_jax.models.heads.roi_box import RoiBoxHead
@@ -114,21 +113,8 @@ def test_any_number_of_objects_compiles_once() -> None:
 
 @pytest.mark.slow
 def test_four_images_are_learned_by_heart() -> None:
-    experiment, steps = small(masks=True, size=128, images=4, batch_size=4, rows=16), 200
-    mesh, source = make_mesh(jax.devices()[:1]), experiment.data.train
-    compiled = compile_step(experiment, mesh, steps)
-    examples = [prepare(source[i], i, 0, experiment.canvas, 16, experiment.needs) for i in range(4)]  # type: ignore
-    batch = place_batch(mesh, stack(examples))
-    # Two hundred steps are worth LLVM's optimisations.
-    run = compiled.step.lower(compiled.form, compiled.batches[0]).compile(compiler_options=OPTIMISED)
-    state = compiled.init()
-    losses = np.zeros(steps)
-    for step in range(steps):
-        # Another epoch chooses other anchors and regions.
-        state, metrics = run(state, batch.replace(epoch=jnp.full_like(batch.epoch, step)))
-        losses[step] = metrics["loss"]
+    experiment = small(masks=True, size=128, images=4, batch_size=4, rows=16)
+    losses, scores = learn_by_heart(experiment, steps=200)
     assert losses[-10:].mean() < losses[:3].mean() / 4
-    predict = compile_predict(experiment.network, experiment.tasks, mesh)
-    scores = evaluate(predict, state.average, source, mesh, canvases=experiment.canvases, batch_size=4)  # type: ignore
     assert scores["box"]["AP50"] >= 0.95
     assert scores["mask"]["AP50"] >= 0.9

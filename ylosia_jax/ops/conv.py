@@ -150,7 +150,7 @@ def _backward(strides: _Pair, pads: tuple[_Pair, _Pair], precision: Any, saved: 
 
 
 _conv.defvjp(_save, _backward)
-# All convolutions of a network that are of the same shapes are traced as one: up to a third of a step's tracing.
+# All convolutions of a network that are of the same shapes are traced as one; each still stands in its program.
 _conv_once = jax.jit(_conv, static_argnums=(2, 3, 4), inline=True)
 
 
